@@ -1,0 +1,1 @@
+"""ROS 2 side of deer_ros: nodes, control, and the `deer` command."""

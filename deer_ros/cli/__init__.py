@@ -1,0 +1,1 @@
+"""The `deer` command: wires policies, simulator and nodes together."""

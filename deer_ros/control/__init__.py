@@ -1,0 +1,1 @@
+"""Pure-Python control logic, free of rclpy: safety, watchdog, action queue, interpolation."""

@@ -1,0 +1,1 @@
+"""Learning and inference of multi-exit robot policies; knows nothing of ROS or of a simulator."""

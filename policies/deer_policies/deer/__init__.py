@@ -1,0 +1,1 @@
+"""The multi-exit policy (DeeR): one set of classes for every size."""

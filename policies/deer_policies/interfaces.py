@@ -1,0 +1,257 @@
+"""The values that pass between cameras, policy, simulator and arm, with their shapes, units and ranges."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+
+from deer_policies.errors import ConfigError
+
+STATIC_SHAPE = (200, 200, 3)
+"""Shape of CALVIN's static camera image (rows, columns, RGB)."""
+GRIPPER_SHAPE = (84, 84, 3)
+"""Shape of CALVIN's gripper camera image (rows, columns, RGB)."""
+PROPRIOCEPTION_SIZE = 15
+"""CALVIN's robot_obs: tcp xyz (m), tcp euler xyz (rad), gripper width (m), 7 joints (rad), last gripper action."""
+ACTION_SIZE = 7
+"""xyz, euler xyz, gripper."""
+MAX_POSITION_STEP_M = 0.02
+"""Distance that a translation of 1.0 moves the target in one control step."""
+MAX_ROTATION_STEP_RAD = 0.05
+"""Angle that a rotation of 1.0 turns the target in one control step."""
+CONTROL_RATE_HZ = 30.0
+"""CALVIN's control rate."""
+MAX_INSTRUCTION_CHARACTERS = 512
+"""A longer text is not an instruction; see `checked_instruction`."""
+
+GRIPPER_OPEN = 1.0
+GRIPPER_CLOSE = -1.0
+
+
+def checked_instruction(text: str) -> str:
+    """Returns the instruction with outer white space removed.
+
+    Raises:
+        ConfigError: if it is not a string, is empty, or is longer than `MAX_INSTRUCTION_CHARACTERS`.
+    """
+    if not isinstance(text, str):
+        raise ConfigError(f"instruction is a {type(text).__name__}; it must be a string")
+    stripped = text.strip()
+    if not stripped:
+        raise ConfigError("instruction is empty; say what the robot shall do, for example 'open the drawer'")
+    if len(stripped) > MAX_INSTRUCTION_CHARACTERS:
+        raise ConfigError(
+            f"instruction has {len(stripped)} characters; at most {MAX_INSTRUCTION_CHARACTERS} are allowed: shorten it"
+        )
+    return stripped
+
+
+def checked_image(name: str, image: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
+    """Returns `image` if it is uint8 RGB of `shape` (rows, columns, 3), and raises ConfigError otherwise."""
+    array = np.asarray(image)
+    if array.dtype != np.uint8:
+        raise ConfigError(f"{name} has dtype {array.dtype}; it must be uint8 RGB in 0..255: convert it first")
+    if array.shape != shape:
+        raise ConfigError(f"{name} has shape {array.shape}; it must be {shape}: resize it or fix the camera settings")
+    return array
+
+
+def checked_vector(name: str, values: Any, size: int) -> np.ndarray:
+    """Returns `values` as a finite float32 vector (size,), and raises ConfigError otherwise."""
+    array = np.asarray(values, dtype=np.float32)
+    if array.shape != (size,):
+        raise ConfigError(f"{name} has shape {array.shape}; it must be ({size},)")
+    if not np.isfinite(array).all():
+        raise ConfigError(f"{name} holds values that are not finite: {array.tolist()}; nothing is done with it")
+    return array
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What the robot sees and feels at one control step.
+
+    Attributes:
+        rgb_static: (rows, columns, 3) uint8, row 0 at the top; CALVIN's size is `STATIC_SHAPE`.
+        rgb_gripper: (rows, columns, 3) uint8; CALVIN's size is `GRIPPER_SHAPE`.
+        proprioception: (15,) float32, CALVIN's robot_obs (see `PROPRIOCEPTION_SIZE`).
+        instruction: what to do, in natural language.
+        time_s: when the images were taken, in seconds of the clock in use.
+    """
+
+    rgb_static: np.ndarray
+    rgb_gripper: np.ndarray
+    proprioception: np.ndarray
+    instruction: str
+    time_s: float
+
+    def checked(self, info: PolicyInfo) -> Observation:
+        """Returns this observation with every field checked against what the policy takes (see `PolicyInfo`)."""
+        if not np.isfinite(self.time_s):
+            raise ConfigError(f"time_s is {self.time_s}; it must be finite")
+        return Observation(
+            checked_image("rgb_static", self.rgb_static, info.static_shape),
+            checked_image("rgb_gripper", self.rgb_gripper, info.gripper_shape),
+            checked_vector("proprioception", self.proprioception, PROPRIOCEPTION_SIZE),
+            checked_instruction(self.instruction),
+            float(self.time_s),
+        )
+
+
+@dataclass(frozen=True)
+class Action:
+    """CALVIN's relative action in the robot's base frame.
+
+    Attributes:
+        values: (7,) float32 in [-1, 1]: xyz (1.0 = `MAX_POSITION_STEP_M`), euler xyz (1.0 = `MAX_ROTATION_STEP_RAD`),
+            gripper (+1 open, -1 close).
+    """
+
+    values: np.ndarray
+
+    def __post_init__(self) -> None:
+        values = checked_vector("action", self.values, ACTION_SIZE)
+        if (np.abs(values) > 1.0).any():
+            raise ConfigError(
+                f"action {values.tolist()} leaves [-1, 1]: use Action.clipped to limit it, or scale the policy's output"
+            )
+        if values[6] not in (GRIPPER_OPEN, GRIPPER_CLOSE):
+            raise ConfigError(f"the gripper action is {values[6]}; it must be +1 (open) or -1 (close)")
+        object.__setattr__(self, "values", values)
+
+    @classmethod
+    def clipped(cls, values: Any) -> Action:
+        """Limits the pose part to [-1, 1] and maps a positive gripper value to +1 (open), any other to -1 (close).
+
+        Raises:
+            ConfigError: if the shape is not (7,) or a value is not finite; a limit can't repair those.
+        """
+        checked = checked_vector("action", values, ACTION_SIZE)
+        limited = np.clip(checked, -1.0, 1.0)
+        limited[6] = GRIPPER_OPEN if checked[6] > 0.0 else GRIPPER_CLOSE
+        return cls(limited)
+
+
+@dataclass(frozen=True)
+class ActionChunk:
+    """Actions for the next control steps.
+
+    Attributes:
+        actions: (horizon, 7) float32, each row a valid `Action`.
+        rate_hz: control rate that the rows are meant for.
+    """
+
+    actions: np.ndarray
+    rate_hz: float = CONTROL_RATE_HZ
+
+    @property
+    def first(self) -> Action:
+        """The action of the next control step."""
+        return Action(self.actions[0])
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What one control step may cost; None means no limit. Costs are of the language model alone unless named.
+
+    MAC = multiply-accumulate; 1 GMAC = 1e9 MAC (the DeeR paper prints them as 'GFLOPs').
+
+    Attributes:
+        average_llm_gmac: mean over steps, met by the exit thresholds.
+        peak_llm_gmac: of any one step; layers beyond it are never run.
+        peak_memory_gib: weights and activations of the whole policy.
+        latency_ms: wall time of one step of the whole policy.
+    """
+
+    average_llm_gmac: float | None = None
+    peak_llm_gmac: float | None = None
+    peak_memory_gib: float | None = None
+    latency_ms: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("average_llm_gmac", "peak_llm_gmac", "peak_memory_gib", "latency_ms"):
+            value = getattr(self, name)
+            if value is not None and not (np.isfinite(value) and value > 0.0):
+                raise ConfigError(f"budget {name} is {value}; it must be a positive number, or None for no limit")
+
+
+@dataclass(frozen=True)
+class ExitReport:
+    """Which exit the policy took at one step, why, and what the step cost.
+
+    Attributes:
+        exit_index: position in `PolicyInfo.exit_layers`, 0 for the shallowest.
+        exit_layer: 0-based index of the last language model layer that ran.
+        distances: criterion values of the exits that were checked, shallowest first.
+        thresholds: one for each exit in use; the step stops at the first exit whose distance is not above its threshold.
+        llm_gmac: multiply-accumulates of the language model layers that ran, in 1e9.
+        total_gmac: the same with vision, resampler and every run of the action head.
+        full_llm_gmac: the language model's cost if every layer had run.
+        full_total_gmac: the whole policy's cost if every layer had run.
+        latency_ms: wall time of the step.
+    """
+
+    exit_index: int
+    exit_layer: int
+    distances: tuple[float, ...]
+    thresholds: tuple[float, ...]
+    llm_gmac: float
+    total_gmac: float
+    full_llm_gmac: float
+    full_total_gmac: float
+    latency_ms: float
+
+
+@dataclass(frozen=True)
+class PolicyInfo:
+    """What a policy takes and gives; everything else is read from here and never from constants.
+
+    Attributes:
+        name: for reports.
+        exit_layers: 0-based layer index of each exit, shallowest first.
+        static_shape, gripper_shape: (rows, columns, 3) of the images that it takes.
+        rate_hz: control rate that it was trained for.
+        horizon: actions in a chunk.
+        weights_sha256: of the weight file, for reports; empty for a policy that was not loaded from one.
+    """
+
+    name: str
+    exit_layers: tuple[int, ...]
+    static_shape: tuple[int, int, int] = STATIC_SHAPE
+    gripper_shape: tuple[int, int, int] = GRIPPER_SHAPE
+    rate_hz: float = CONTROL_RATE_HZ
+    horizon: int = 1
+    weights_sha256: str = ""
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+@runtime_checkable
+class Policy(Protocol):
+    """A policy is a function; its recurrent state is a value that the caller keeps and passes back."""
+
+    @property
+    def info(self) -> PolicyInfo:
+        """What it takes and gives."""
+        ...
+
+    @property
+    def budget(self) -> Budget:
+        """The budget in force."""
+        ...
+
+    def set_budget(self, budget: Budget) -> None:
+        """Takes effect at the next step. Raises BudgetError, and changes nothing, if it can't be met."""
+        ...
+
+    def initial_state(self) -> Any:
+        """The state before the first step of a subtask."""
+        ...
+
+    def step(self, observation: Observation, state: Any) -> tuple[ActionChunk, Any, ExitReport]:
+        """One control step: the action chunk, the state to pass next time, and what it cost.
+
+        Raises:
+            ConfigError: if the observation does not fit `info`; the state stays usable.
+        """
+        ...

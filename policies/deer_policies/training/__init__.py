@@ -1,0 +1,1 @@
+"""Training of multi-exit policies: losses, exit sampling, trainer, data augmentation."""

@@ -1,0 +1,1 @@
+"""Environments that train and score policies; knows of policies only through their interfaces."""
