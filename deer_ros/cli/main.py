@@ -1,0 +1,56 @@
+"""The `deer` command: finds the subcommand, runs it, and turns user errors into one clear line."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import logging
+import sys
+from collections.abc import Sequence
+
+from deer_policies.errors import DeerError
+
+COMMANDS = ("demo", "up", "doctor", "collect", "train", "evaluate")
+"""Subcommands in the order of `deer --help`; each is the module `deer_ros.cli.<name>` with HELP, configure and run."""
+
+DESCRIPTION = "Robot control with a multi-exit multimodal policy: it runs only as many layers as the moment asks for."
+EPILOG = """\
+first steps:
+  deer doctor        is this machine ready, and if not, what to do
+  deer demo          watch the robot follow five instructions in simulation
+  deer COMMAND -h    what a command takes
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of the whole command line; the subcommands' heavy libraries are not imported for it."""
+    parser = argparse.ArgumentParser(
+        prog="deer", description=DESCRIPTION, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name in COMMANDS:
+        module = importlib.import_module(f"deer_ros.cli.{name}")
+        subparser = subparsers.add_parser(
+            name, help=module.HELP, description=module.HELP, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+        )
+        module.configure(subparser)
+        subparser.set_defaults(run=module.run)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one subcommand. Returns its exit status; 2 for a user error, 130 after Ctrl-C."""
+    arguments = build_parser().parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    try:
+        return int(arguments.run(arguments))
+    except DeerError as error:
+        print(f"deer {arguments.command}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"deer {arguments.command}: interrupted", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

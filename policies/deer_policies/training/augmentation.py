@@ -1,0 +1,41 @@
+"""Random image shifts, the same for all frames of a clip so that motion stays what it was."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+
+
+def shift_clips(images: torch.Tensor, shift_px: tuple[int, ...], generator: torch.Generator) -> torch.Tensor:
+    """Shifts each clip and view by a random number of whole pixels, repeating the border.
+
+    Args:
+        images: (batch, window, views, 3, height, width), any dtype.
+        shift_px: largest shift of each view in pixels; one draw from -shift..shift for each axis, clip and view.
+
+    Returns:
+        Images of the same shape and dtype.
+    """
+    batch, window, views, channels, height, width = images.shape
+    shifted = images.clone()
+    for view, limit in enumerate(shift_px):
+        if limit == 0:
+            continue
+        clips = images[:, :, view].reshape(batch, window * channels, height, width)
+        padded = F.pad(clips.float(), (limit, limit, limit, limit), mode="replicate").to(images.dtype)
+        offsets = torch.randint(0, 2 * limit + 1, (batch, 2), generator=generator).tolist()
+        for sample, (top, left) in enumerate(offsets):
+            window_of_pixels = padded[sample, :, top : top + height, left : left + width]
+            shifted[sample, :, view] = window_of_pixels.reshape(window, channels, height, width)
+    return shifted
+
+
+def jitter_clips(images: torch.Tensor, strength: float, generator: torch.Generator) -> torch.Tensor:
+    """Scales and offsets the brightness of each clip by up to `strength` (a fraction): uint8 in, uint8 out."""
+    if strength == 0.0:
+        return images
+    batch = images.shape[0]
+    draws = torch.rand((batch, 2), generator=generator) * 2.0 - 1.0
+    gain = (1.0 + strength * draws[:, 0]).view(batch, 1, 1, 1, 1, 1)
+    offset = (255.0 * 0.5 * strength * draws[:, 1]).view(batch, 1, 1, 1, 1, 1)
+    return (images.float() * gain + offset).clamp(0.0, 255.0).to(images.dtype)

@@ -1,0 +1,29 @@
+"""The imitation loss of one action head (DeeR, section 'training'; Huber on the pose, cross-entropy on the gripper)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+
+
+def action_loss(
+    pose: torch.Tensor,
+    gripper_logit: torch.Tensor,
+    target: torch.Tensor,
+    weight: torch.Tensor,
+    gripper_weight: float,
+) -> torch.Tensor:
+    """Mean loss over the steps with weight, as a scalar.
+
+    Args:
+        pose: (batch, window, 6), predicted xyz and euler part of the relative action in [-1, 1].
+        gripper_logit: (batch, window), positive for open.
+        target: (batch, window, 7), labels; the gripper column is +1 (open) or -1 (close).
+        weight: (batch, window), 1 for a real step and 0 for padding.
+        gripper_weight: factor of the gripper term (the paper's lambda, 0.01).
+    """
+    pose_loss = F.huber_loss(pose.float(), target[..., :6], reduction="none").mean(-1)
+    is_open = (target[..., 6] > 0).float()
+    gripper_loss = F.binary_cross_entropy_with_logits(gripper_logit.float(), is_open, reduction="none")
+    total = (pose_loss + gripper_weight * gripper_loss) * weight
+    return total.sum() / weight.sum().clamp(min=1.0)

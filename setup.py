@@ -1,0 +1,53 @@
+"""Package metadata of deer_ros for pip and colcon; the layout is explained in docs/development.md."""
+
+from glob import glob
+
+from setuptools import find_packages, setup
+
+NAME = "deer_ros"
+
+setup(
+    name=NAME,
+    version="0.1.0",
+    description="Robot control on ROS 2 with a multi-exit multimodal policy, scored on CALVIN",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=[
+        package
+        for root in (".", "policies", "sim")
+        for package in find_packages(root, include=["deer_ros*", "deer_policies*", "deer_sim*"])
+    ],
+    package_dir={"deer_policies": "policies/deer_policies", "deer_sim": "sim/deer_sim"},
+    package_data={
+        "deer_policies": ["checkpoints/*", "py.typed"],
+        "deer_sim": ["*.yaml", "py.typed"],
+        "deer_ros": ["config/*.yaml", "templates/*", "py.typed"],
+    },
+    data_files=[
+        ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
+        (f"share/{NAME}", ["package.xml"]),
+        (f"share/{NAME}/launch", glob("launch/*.launch.py")),
+        (f"share/{NAME}/config", glob("deer_ros/config/*.yaml")),
+    ],
+    install_requires=["numpy", "pyyaml"],
+    extras_require={
+        "policy": ["torch", "safetensors", "tokenizers"],
+        "sim": ["pybullet", "gymnasium", "pillow", "av", "scipy"],
+        "cli": ["rich", "jinja2"],
+        "ros": [
+            "ros-rclpy[fastrtps]",
+            "ros-std-msgs",
+            "ros-std-srvs",
+            "ros-sensor-msgs",
+            "ros-geometry-msgs",
+            "ros-diagnostic-msgs",
+            "ros-lifecycle-msgs",
+            "ros-rosgraph-msgs",
+        ],
+        "test": ["pytest", "hypothesis", "ruff", "mypy", "types-PyYAML"],
+    },
+    entry_points={
+        "console_scripts": ["deer = deer_ros.cli.main:main"],
+    },
+    zip_safe=False,
+)
