@@ -1,1 +1,1 @@
-"""Our own table, embedded: scene, robot, objects and renderer, with nothing to download."""
+"""Our own play table: a Panda arm at a desk with a drawer, a sliding door, a button, a switch, two lights and three blocks."""
