@@ -1,0 +1,145 @@
+"""Recurrent action head: pooled features of one step become a pose, a gripper logit and the next state."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from deer_policies.deer.config import HeadConfig
+from deer_policies.interfaces import PROPRIOCEPTION_SIZE
+
+EULER = slice(3, 6)
+ENCODED_PROPRIOCEPTION = PROPRIOCEPTION_SIZE + 3
+"""Robot state with its three angles as sine and cosine."""
+
+
+@dataclass(frozen=True)
+class HeadState:
+    """State of the LSTM stack: `hidden` and `cell`, each (layers, batch, hidden)."""
+
+    hidden: torch.Tensor
+    cell: torch.Tensor
+
+    def detached(self) -> HeadState:
+        """The same values without their history of gradients."""
+        return HeadState(self.hidden.detach(), self.cell.detach())
+
+    def kept(self, keep: torch.Tensor) -> HeadState:
+        """State with the samples where `keep` (batch,) is False set back to the start of an episode."""
+        factor = keep.to(self.hidden.dtype)[None, :, None]
+        return HeadState(self.hidden * factor, self.cell * factor)
+
+
+class ProprioceptionEncoder(nn.Module):
+    """Normalises the robot state, replaces angles by sine and cosine (they wrap at pi), and embeds it."""
+
+    mean: torch.Tensor
+    std: torch.Tensor
+
+    def __init__(self, config: HeadConfig) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(config.proprioception_mean), persistent=False)
+        self.register_buffer("std", torch.tensor(config.proprioception_std), persistent=False)
+        self.layers = nn.Sequential(
+            nn.Linear(ENCODED_PROPRIOCEPTION, config.proprioception_dim),
+            nn.ReLU(),
+            nn.Linear(config.proprioception_dim, config.proprioception_dim),
+            nn.LayerNorm(config.proprioception_dim),
+        )
+
+    def forward(self, proprioception: torch.Tensor) -> torch.Tensor:
+        """(batch, window, 15) as `Observation` has it -> (batch, window, proprioception_dim)."""
+        angles = proprioception[..., EULER]
+        scaled = (proprioception - self.mean) / self.std
+        rest = (scaled[..., : EULER.start], scaled[..., EULER.stop :])
+        return self.layers(torch.cat([*rest, angles.sin(), angles.cos()], dim=-1))
+
+
+def _mlp(inputs: int, config: HeadConfig, outputs: int) -> nn.Sequential:
+    layerwise = config.dropout_mode == "layerwise"
+    layers: list[nn.Module] = []
+    for size in config.mlp_dims:
+        layers += [
+            nn.Dropout(config.mlp_dropout if layerwise else 0.0),
+            nn.Linear(inputs, size),
+            nn.LayerNorm(size),
+            nn.ReLU(),
+        ]
+        inputs = size
+    return nn.Sequential(*layers, nn.Dropout(config.mlp_dropout), nn.Linear(inputs, outputs))
+
+
+class ActionHead(nn.Module):
+    """LSTMs with LayerNorm on their outputs, then a pose and a gripper network side by side (DeeR's decoder)."""
+
+    def __init__(self, feature_dim: int, config: HeadConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.proprioception = ProprioceptionEncoder(config) if config.use_proprioception else None
+        sizes = [feature_dim + config.proprioception_dim] + [config.lstm_hidden] * (config.lstm_layers - 1)
+        self.lstm = nn.ModuleList(nn.LSTM(size, config.lstm_hidden, batch_first=True) for size in sizes)
+        self.norms = nn.ModuleList(nn.LayerNorm(config.lstm_hidden) for _ in sizes)
+        self.pose = _mlp(config.lstm_hidden, config, 6)
+        self.gripper = _mlp(config.lstm_hidden, config, 1)
+
+    def initial_state(self, batch: int) -> HeadState:
+        """State at the start of an episode: zeros."""
+        weight = self.pose[-1].weight
+        zeros = torch.zeros(
+            self.config.lstm_layers, batch, self.config.lstm_hidden, device=weight.device, dtype=weight.dtype
+        )
+        return HeadState(zeros, zeros)
+
+    def forward(
+        self, features: torch.Tensor, proprioception: torch.Tensor | None = None, state: HeadState | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor, HeadState]:
+        """Runs over a window, one step at inference.
+
+        Args:
+            features: (batch, window, dim) pooled features.
+            proprioception: (batch, window, 15); needed if the configuration has it, ignored otherwise.
+            state: before the first step; None for the start of an episode.
+
+        Returns:
+            pose (batch, window, 6) in [-1, 1], gripper logit (batch, window) with positive for open, state after the
+            last step.
+        """
+        x = features
+        if self.proprioception is not None:
+            if proprioception is None:
+                raise ValueError("this action head needs the proprioception")
+            x = torch.cat([x, self.proprioception(proprioception).to(x.dtype)], dim=-1)
+        if state is None:
+            state = self.initial_state(len(features))
+        run = self._one_step if x.shape[1] == 1 else self._window
+        hidden, cell = [], []
+        for index, norm in enumerate(self.norms):
+            x, h, c = run(index, x, state.hidden[index], state.cell[index])
+            hidden.append(h)
+            cell.append(c)
+            x = norm(x)
+            if index < len(self.norms) - 1:
+                x = F.dropout(x, self.config.lstm_dropout, self.training)
+        return self.pose(x).tanh(), self.gripper(x).squeeze(-1), HeadState(torch.stack(hidden), torch.stack(cell))
+
+    def _window(
+        self, index: int, x: torch.Tensor, hidden: torch.Tensor, cell: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        output, (h, c) = self.lstm[index](x, (hidden[None].to(x.dtype), cell[None].to(x.dtype)))
+        return output, h[0], c[0]
+
+    def _one_step(
+        self, index: int, x: torch.Tensor, hidden: torch.Tensor, cell: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """The LSTM equations written out: faster than the fused kernel for one step, and any engine can run it."""
+        lstm = self.lstm[index]
+        gates = F.linear(x[:, 0], lstm.weight_ih_l0, lstm.bias_ih_l0) + F.linear(
+            hidden, lstm.weight_hh_l0, lstm.bias_hh_l0
+        )
+        i, f, g, o = gates.chunk(4, dim=-1)
+        c = f.sigmoid() * cell + i.sigmoid() * g.tanh()
+        h = o.sigmoid() * c.tanh()
+        return h[:, None], h, c

@@ -1,0 +1,322 @@
+"""Every size and option of a policy, checked when built; the bundled nano and OpenFlamingo 3B and 9B are values of it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
+
+from deer_policies.errors import ConfigError
+from deer_policies.interfaces import GRIPPER_SHAPE, PROPRIOCEPTION_SIZE, STATIC_SHAPE
+
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+def _positive(owner: object, *names: str) -> None:
+    for name in names:
+        value = getattr(owner, name)
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise ConfigError(f"{type(owner).__name__}.{name} is {value!r}; it must be a whole number of at least 1")
+
+
+def _one_of(owner: object, name: str, allowed: tuple[str, ...]) -> None:
+    value = getattr(owner, name)
+    if value not in allowed:
+        raise ConfigError(f"{type(owner).__name__}.{name} is {value!r}; choose one of {', '.join(allowed)}")
+
+
+def _fraction(owner: object, *names: str) -> None:
+    for name in names:
+        value = getattr(owner, name)
+        if not 0.0 <= value < 1.0:
+            raise ConfigError(f"{type(owner).__name__}.{name} is {value!r}; it must be in [0, 1)")
+
+
+@dataclass(frozen=True)
+class PreprocessConfig:
+    """How camera images become tensors.
+
+    Attributes:
+        static_shape, gripper_shape: (rows, columns, 3) of the camera images; square, so that nothing is cropped.
+        image_size: rows and columns after resizing, of both views.
+        interpolation: 'bilinear' or 'bicubic', antialiased.
+        mean, std: of each channel, for images in [0, 1].
+    """
+
+    image_size: int
+    interpolation: str = "bilinear"
+    static_shape: tuple[int, int, int] = STATIC_SHAPE
+    gripper_shape: tuple[int, int, int] = GRIPPER_SHAPE
+    mean: tuple[float, float, float] = CLIP_MEAN
+    std: tuple[float, float, float] = CLIP_STD
+
+    def __post_init__(self) -> None:
+        _positive(self, "image_size")
+        _one_of(self, "interpolation", ("bilinear", "bicubic"))
+        for name in ("static_shape", "gripper_shape"):
+            shape = getattr(self, name)
+            if len(shape) != 3 or shape[0] != shape[1] or shape[2] != 3 or shape[0] < 1:
+                raise ConfigError(
+                    f"PreprocessConfig.{name} is {shape}; it must be (n, n, 3): crop the camera to a square"
+                )
+        if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0.0:
+            raise ConfigError(f"image mean {self.mean} and std {self.std} need three values each, std above 0")
+
+
+@dataclass(frozen=True)
+class VisionConfig:
+    """Vision transformer (CLIP's layout) on one view.
+
+    Attributes:
+        stem: 'patch' cuts the image by one strided convolution (CLIP); 'conv' halves it once per entry of
+            `stem_channels` with 3x3 convolutions, which learns much faster at small sizes.
+        patch_size: pixels that one token spans in each direction.
+        stem_channels: output channels of each convolution of a 'conv' stem; the last one is `dim`.
+        dim, layers, heads, mlp_ratio: of the transformer; 0 layers leave the stem alone.
+        activation: 'quick_gelu' (CLIP) or 'gelu'.
+        class_token: CLIP's extra token; it takes part in attention and is dropped at the end.
+    """
+
+    image_size: int
+    stem: str
+    patch_size: int
+    dim: int
+    layers: int
+    heads: int
+    stem_channels: tuple[int, ...] = ()
+    mlp_ratio: int = 4
+    activation: str = "quick_gelu"
+    class_token: bool = True
+
+    def __post_init__(self) -> None:
+        _positive(self, "image_size", "patch_size", "dim", "heads", "mlp_ratio")
+        _one_of(self, "stem", ("patch", "conv"))
+        _one_of(self, "activation", ("quick_gelu", "gelu"))
+        if self.layers < 0:
+            raise ConfigError(f"VisionConfig.layers is {self.layers}; it can't be negative")
+        if self.dim % self.heads:
+            raise ConfigError(f"VisionConfig.dim {self.dim} must be a multiple of heads {self.heads}")
+        if self.image_size % self.patch_size:
+            raise ConfigError(f"image_size {self.image_size} must be a multiple of patch_size {self.patch_size}")
+        if self.stem == "conv" and (
+            2 ** len(self.stem_channels) != self.patch_size or self.stem_channels[-1] != self.dim
+        ):
+            raise ConfigError(
+                f"stem_channels {self.stem_channels} must hold log2(patch_size={self.patch_size}) entries, the last {self.dim}"
+            )
+
+    @property
+    def tokens(self) -> int:
+        """Patch tokens of one view."""
+        return (self.image_size // self.patch_size) ** 2
+
+
+@dataclass(frozen=True)
+class ResamplerConfig:
+    """Perceiver resampler: any number of tokens of a view becomes `latents` tokens; both views share its weights."""
+
+    latents: int
+    layers: int
+    heads: int
+    head_dim: int
+    mlp_ratio: int = 4
+
+    def __post_init__(self) -> None:
+        _positive(self, "latents", "layers", "heads", "head_dim", "mlp_ratio")
+
+
+@dataclass(frozen=True)
+class LanguageConfig:
+    """MPT decoder layers with gated cross-attention in front, and the exits among them.
+
+    Attributes:
+        vocabulary: rows of the token embedding.
+        dim, layers, heads, mlp_ratio: of the MPT blocks that are kept (layers above the last exit are never built).
+        qk_norm: LayerNorm on queries and keys before the head split (MPT-1B).
+        cross_attention_interval: a gated cross-attention stands before layers n-1, 2n-1, ... for interval n.
+        cross_attention_heads, cross_attention_head_dim: its size.
+        gate_init: initial value of its gates under tanh; 0 leaves a pretrained language model as it was.
+        exit_interval: an exit after every so many layers, and one after the last.
+        max_tokens: longer texts are cut.
+        reference_tokens: text length at which budgets are quoted, near the mean of real instructions.
+    """
+
+    vocabulary: int
+    dim: int
+    layers: int
+    heads: int
+    qk_norm: bool
+    cross_attention_interval: int
+    cross_attention_heads: int
+    cross_attention_head_dim: int
+    mlp_ratio: int = 4
+    gate_init: float = 0.0
+    exit_interval: int = 2
+    max_tokens: int = 32
+    reference_tokens: int = 11
+
+    def __post_init__(self) -> None:
+        _positive(
+            self, "vocabulary", "dim", "layers", "heads", "mlp_ratio", "cross_attention_interval",
+            "cross_attention_heads", "cross_attention_head_dim", "max_tokens", "reference_tokens",
+        )  # fmt: skip
+        if self.dim % self.heads:
+            raise ConfigError(f"LanguageConfig.dim {self.dim} must be a multiple of heads {self.heads}")
+        if self.exit_interval < 2:
+            raise ConfigError(
+                f"exit_interval is {self.exit_interval}; the first exit is compared with the layer before it, so take 2 or more"
+            )
+        if self.layers < 2:
+            raise ConfigError(f"LanguageConfig.layers is {self.layers}; at least 2 are needed for one exit")
+        if self.reference_tokens > self.max_tokens:
+            raise ConfigError(f"reference_tokens {self.reference_tokens} is above max_tokens {self.max_tokens}")
+
+    @property
+    def exit_layers(self) -> tuple[int, ...]:
+        """0-based layer index of each exit, shallowest first."""
+        last = self.layers - 1
+        return (*range(self.exit_interval - 1, last, self.exit_interval), last)
+
+    @property
+    def feature_layers(self) -> tuple[int, ...]:
+        """Layers whose pooled features the head sees: the one before the first exit (the pseudo exit), then the exits."""
+        return (self.exit_layers[0] - 1, *self.exit_layers)
+
+    def has_cross_attention(self, layer: int) -> bool:
+        """Whether a gated cross-attention stands before this layer."""
+        return (layer + 1) % self.cross_attention_interval == 0
+
+
+@dataclass(frozen=True)
+class HeadConfig:
+    """Recurrent action head, shared by all exits.
+
+    Attributes:
+        lstm_hidden, lstm_layers: LSTMs in a stack, LayerNorm on the output of each.
+        mlp_dims: hidden sizes of the pose and of the gripper network.
+        lstm_dropout: between LSTM layers.
+        mlp_dropout: in the two networks; `dropout_mode` 'layerwise' puts it before every linear layer, 'last' before
+            the output only.
+        proprioception_dim: size of the encoded robot state beside the pooled feature; 0 leaves the robot state out.
+        proprioception_mean, proprioception_std: (15,) for normalisation; the angles in 3..5 use sine and cosine instead.
+    """
+
+    lstm_hidden: int
+    lstm_layers: int
+    mlp_dims: tuple[int, ...]
+    lstm_dropout: float = 0.0
+    mlp_dropout: float = 0.0
+    dropout_mode: str = "layerwise"
+    proprioception_dim: int = 0
+    proprioception_mean: tuple[float, ...] = (0.0,) * PROPRIOCEPTION_SIZE
+    proprioception_std: tuple[float, ...] = (1.0,) * PROPRIOCEPTION_SIZE
+
+    def __post_init__(self) -> None:
+        _positive(self, "lstm_hidden", "lstm_layers")
+        _fraction(self, "lstm_dropout", "mlp_dropout")
+        _one_of(self, "dropout_mode", ("layerwise", "last"))
+        if not self.mlp_dims or min(self.mlp_dims) < 1:
+            raise ConfigError(f"HeadConfig.mlp_dims is {self.mlp_dims}; name at least one hidden size")
+        if self.proprioception_dim < 0:
+            raise ConfigError(f"proprioception_dim is {self.proprioception_dim}; it must be 0 (off) or a size")
+        for name in ("proprioception_mean", "proprioception_std"):
+            if len(getattr(self, name)) != PROPRIOCEPTION_SIZE:
+                raise ConfigError(
+                    f"HeadConfig.{name} has {len(getattr(self, name))} values; it needs {PROPRIOCEPTION_SIZE}"
+                )
+        if min(self.proprioception_std) <= 0.0:
+            raise ConfigError(f"proprioception_std {self.proprioception_std} must be above 0 everywhere")
+
+    @property
+    def use_proprioception(self) -> bool:
+        """Whether the head sees the robot state."""
+        return self.proprioception_dim > 0
+
+
+@dataclass(frozen=True)
+class DeerConfig:
+    """A whole policy.
+
+    Attributes:
+        pool_padding: let padded text positions take part in max pooling, as the official code does. The features of a
+            sample then depend on the longest instruction in its batch; it exists to compare with official numbers.
+    """
+
+    name: str
+    preprocess: PreprocessConfig
+    vision: VisionConfig
+    resampler: ResamplerConfig
+    language: LanguageConfig
+    head: HeadConfig
+    views: int = 2
+    lowercase: bool = False
+    pool_padding: bool = False
+
+    def __post_init__(self) -> None:
+        _positive(self, "views")
+        if self.preprocess.image_size != self.vision.image_size:
+            raise ConfigError(
+                f"images are resized to {self.preprocess.image_size} but the vision encoder takes {self.vision.image_size}"
+            )
+
+    def with_proprioception_statistics(self, mean: Any, std: Any) -> DeerConfig:
+        """The same policy with the robot state normalised by these (15,) values; use those of the training data."""
+        head = replace(
+            self.head,
+            proprioception_mean=tuple(float(value) for value in mean),
+            proprioception_std=tuple(float(value) for value in std),
+        )
+        return replace(self, head=head)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> DeerConfig:
+        """The inverse of `to_dict`. Raises ConfigError, naming the setting, for one that is unknown or missing."""
+        return _from_dict(cls, values, "policy")
+
+
+_PARTS: dict[str, type] = {
+    "preprocess": PreprocessConfig,
+    "vision": VisionConfig,
+    "resampler": ResamplerConfig,
+    "language": LanguageConfig,
+    "head": HeadConfig,
+}
+
+
+def _from_dict(kind: Any, values: Any, where: str) -> Any:
+    if not isinstance(values, dict):
+        raise ConfigError(f"{where} must be a mapping of settings; got {values!r}")
+    unknown = sorted(set(values) - {item.name for item in fields(kind)})
+    if unknown:
+        raise ConfigError(f"{where} has unknown settings {unknown}; allowed are {[item.name for item in fields(kind)]}")
+    built = {
+        name: _from_dict(_PARTS[name], value, f"{where}.{name}")
+        if name in _PARTS
+        else tuple(value)
+        if isinstance(value, list)
+        else value
+        for name, value in values.items()
+    }
+    try:
+        return kind(**built)
+    except TypeError as error:
+        raise ConfigError(f"{where}: {error}") from error
+
+
+def changed(config: DeerConfig, changes: dict[str, Any]) -> DeerConfig:
+    """A copy with some settings changed, given as nested mappings: {'vision': {'layers': 4}}."""
+    values = config.to_dict()
+
+    def merge(into: dict[str, Any], new: dict[str, Any]) -> None:
+        for name, value in new.items():
+            if isinstance(value, dict) and isinstance(into.get(name), dict):
+                merge(into[name], value)
+            else:
+                into[name] = value
+
+    merge(values, changes)
+    return DeerConfig.from_dict(values)

@@ -1,0 +1,81 @@
+"""Vision encoder: one camera image becomes patch tokens (CLIP's vision transformer, with a convolutional stem as an option)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from deer_policies.deer.config import VisionConfig
+
+STEM_NORM_GROUPS = 4
+
+
+class ConvStem(nn.Sequential):
+    """3x3 convolutions of stride 2; all but the last are followed by GroupNorm and GELU."""
+
+    def __init__(self, channels: tuple[int, ...]) -> None:
+        layers: list[nn.Module] = []
+        for index, (inputs, outputs) in enumerate(zip((3, *channels), channels, strict=False)):
+            last = index == len(channels) - 1
+            layers.append(nn.Conv2d(inputs, outputs, 3, stride=2, padding=1, bias=last))
+            if not last:
+                layers += [nn.GroupNorm(STEM_NORM_GROUPS, outputs), nn.GELU()]
+        super().__init__(*layers)
+
+
+class VisionBlock(nn.Module):
+    """Pre-LN transformer block with biases (CLIP)."""
+
+    def __init__(self, dim: int, heads: int, mlp_ratio: int, activation: str) -> None:
+        super().__init__()
+        self.heads = heads
+        self.quick = activation == "quick_gelu"
+        self.norm_1 = nn.LayerNorm(dim)
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.out = nn.Linear(dim, dim)
+        self.norm_2 = nn.LayerNorm(dim)
+        self.up = nn.Linear(dim, mlp_ratio * dim)
+        self.down = nn.Linear(mlp_ratio * dim, dim)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(batch, tokens, dim) -> the same shape."""
+        batch, tokens, dim = x.shape
+        qkv = self.qkv(self.norm_1(x)).view(batch, tokens, 3, self.heads, dim // self.heads)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+        attended = F.scaled_dot_product_attention(q, k, v)
+        x = x + self.out(attended.transpose(1, 2).reshape(batch, tokens, dim))
+        hidden = self.up(self.norm_2(x))
+        hidden = hidden * torch.sigmoid(1.702 * hidden) if self.quick else F.gelu(hidden)
+        return x + self.down(hidden)
+
+
+class VisionEncoder(nn.Module):
+    """Patch tokens of the last layer, without a final norm or projection: what OpenFlamingo's resampler was trained on."""
+
+    def __init__(self, config: VisionConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.stem: nn.Module
+        if config.stem == "conv":
+            self.stem = ConvStem(config.stem_channels)
+        else:
+            self.stem = nn.Conv2d(3, config.dim, config.patch_size, stride=config.patch_size, bias=False)
+        positions = config.tokens + int(config.class_token)
+        self.class_embedding = nn.Parameter(torch.randn(config.dim) * 0.02) if config.class_token else None
+        self.position_embedding = nn.Parameter(torch.randn(positions, config.dim) * 0.02)
+        self.norm_in = nn.LayerNorm(config.dim)
+        self.blocks = nn.ModuleList(
+            VisionBlock(config.dim, config.heads, config.mlp_ratio, config.activation) for _ in range(config.layers)
+        )
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Normalised images (batch, 3, height, width) float -> patch tokens (batch, tokens, dim)."""
+        x = self.stem(images).flatten(2).transpose(1, 2)
+        if self.class_embedding is not None:
+            first = self.class_embedding.to(x.dtype).expand(len(x), 1, -1)
+            x = torch.cat([first, x], dim=1)
+        x = self.norm_in(x + self.position_embedding)
+        for block in self.blocks:
+            x = block(x)
+        return x[:, 1:] if self.class_embedding is not None else x
