@@ -21,7 +21,7 @@ MEMORY_NEEDED_GIB = 1.5
 DISK_NEEDED_GIB = 1.0
 """For runs; the virtual environment is there already."""
 LARGEST_DOMAIN_ID = 101
-"""Above it, ROS 2's ports fall among those that Linux gives to outgoing connections (ROS 2 docs, 'The ROS_DOMAIN_ID')."""
+"""Above it, ports fall among those that Linux gives to outgoing connections (ROS 2 docs, 'The ROS_DOMAIN_ID')."""
 CPU_FEATURES = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
 DEFAULT_POLICY = "deer-nano"
 SETUP_REMEDY = "run `make setup`; on a ROS 2 machine, source its setup.bash and build the workspace with colcon"
@@ -146,7 +146,7 @@ def check_egl() -> Finding:
         "renderer egl",
         Status.NOTE,
         f"not usable ({result.output}); the simulator draws with TinyRenderer",
-        "needed only for policies trained on CALVIN's data: install libegl1 libegl-mesa0 libgl1-mesa-dri, or a GPU driver",
+        "needed only for policies trained on CALVIN's data: install libegl1 libegl-mesa0 libgl1-mesa-dri or a driver",
     )
 
 
