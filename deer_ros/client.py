@@ -1,0 +1,414 @@
+"""A Python client of a running stack: resets the simulator, sends instructions, changes the budget, and listens."""
+
+from __future__ import annotations
+
+import enum
+import os
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from deer_policies.errors import BudgetError, SimulatorError
+from deer_policies.interfaces import Budget, ExitReport
+
+from deer_ros import graph
+from deer_ros.errors import StackError
+
+POLL_S = 0.1
+"""How often a waiting call looks whether the stack is still alive."""
+SERVER_LOST_S = 3.0
+"""An action server that nobody sees for this long is taken for gone."""
+
+
+class Outcome(enum.Enum):
+    """How an instruction ended; the first four are the results of the action `FollowInstruction`."""
+
+    DONE = 0
+    TIMEOUT = 1
+    CANCELLED = 2
+    FAILED = 3
+    REJECTED = 4
+
+
+@dataclass(frozen=True)
+class FollowResult:
+    """Outcome of one instruction, the reason in words, and the control steps taken."""
+
+    outcome: Outcome
+    reason: str
+    steps: int
+
+
+@dataclass(frozen=True)
+class StepFeedback:
+    """What the policy tells after each control step; see `deer_policies.interfaces.ExitReport` for the units."""
+
+    step: int
+    exit_index: int
+    exit_layer: int
+    distances: tuple[float, ...]
+    llm_gmac: float
+    full_llm_gmac: float
+    latency_ms: float
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """An exit report as published: the stamp of the frame that the step answered, and the budget in force (0: none)."""
+
+    stamp_s: float
+    step: int
+    exit_count: int
+    budget_average_llm_gmac: float
+    report: ExitReport
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Both camera images (rows, columns, 3) uint8 RGB of one instant, and its stamp."""
+
+    stamp_s: float
+    rgb_static: np.ndarray
+    rgb_gripper: np.ndarray
+
+
+@dataclass(frozen=True)
+class SafetyReport:
+    """State of the safety node: 'STOPPED', 'HOLDING' or 'ARMED', and why."""
+
+    state: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class SimulatorInfo:
+    """Which environment runs ('playtable:D') and what draws its images."""
+
+    environment: str
+    renderer: str
+
+
+class GoalHandle:
+    """An instruction on its way; `result` waits for its end and `cancel` stops it at once."""
+
+    def __init__(self, client: StackClient, handle: Any, on_feedback: Callable[[StepFeedback], None] | None) -> None:
+        self._client = client
+        self._handle = handle
+        self._on_feedback = on_feedback
+        self.feedback: queue.SimpleQueue[StepFeedback] = queue.SimpleQueue()
+        self._result = handle.get_result_async() if handle.accepted else None
+
+    @property
+    def goal_id(self) -> bytes:
+        """The goal's UUID, as in `PolicyAction.goal_id`."""
+        return bytes(self._handle.goal_id.uuid)
+
+    def cancel(self, timeout_s: float = 5.0) -> bool:
+        """Asks for the end of motion; returns once that is acknowledged. False if the goal had ended already."""
+        if self._result is None:
+            return False
+        response = self._client.wait_for(self._handle.cancel_goal_async(), timeout_s, "the cancellation")
+        return len(response.goals_canceling) > 0
+
+    def result(self, timeout_s: float | None = None) -> FollowResult:
+        """Waits for the end, calling `on_feedback` for each step in this thread.
+
+        Raises:
+            StackError: if the policy node is gone or the time is up.
+        """
+        if self._result is None:
+            return FollowResult(Outcome.REJECTED, "the policy node takes no goals now: it is not active", 0)
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        while not self._result.done():
+            self._client.check()
+            if deadline is not None and time.monotonic() > deadline:
+                raise StackError(f"the instruction did not end within {timeout_s:g} s; cancel it or allow more time")
+            self._pass_on(POLL_S)
+        while not self.feedback.empty():
+            self._pass_on(0.0)
+        message = self._result.result().result
+        return FollowResult(Outcome(message.outcome), message.reason, int(message.steps))
+
+    def _pass_on(self, timeout_s: float) -> None:
+        try:
+            feedback = self.feedback.get(timeout=timeout_s) if timeout_s > 0.0 else self.feedback.get_nowait()
+        except queue.Empty:
+            return
+        if self._on_feedback is not None:
+            self._on_feedback(feedback)
+
+
+class StackClient:
+    """Talks to the nodes over ROS 2 from any process on the same domain; a context manager.
+
+    Its own thread spins the ROS side. Callbacks given to `on_frame`, `on_exit_report` and `on_safety_state` run in that
+    thread: they must be quick and must not call the client. `on_feedback` runs in the thread that waits for the result
+    and may call anything.
+
+    Args:
+        domain_id: ROS domain; None takes ROS_DOMAIN_ID.
+        check: called while waiting; raises if the stack can no longer answer (`Stack.check`).
+    """
+
+    def __init__(self, domain_id: int | None = None, check: Callable[[], None] | None = None) -> None:
+        os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+        import rclpy
+        from deer_msgs.action import FollowInstruction
+        from deer_msgs.srv import BeginSubtask, ResetSimulator, SetBudget
+        from rclpy.action import ActionClient
+        from rclpy.executors import SingleThreadedExecutor
+        from rclpy.signals import SignalHandlerOptions
+        from std_srvs.srv import Trigger
+
+        self._context = rclpy.Context()
+        rclpy.init(context=self._context, domain_id=domain_id, signal_handler_options=SignalHandlerOptions.NO)
+        self.node = rclpy.create_node("stack_client", context=self._context, use_global_arguments=False)
+        self._check = check
+        self._follow = ActionClient(self.node, FollowInstruction, graph.FOLLOW_INSTRUCTION)
+        self._reset = self.node.create_client(ResetSimulator, graph.SIMULATOR_RESET)
+        self._begin = self.node.create_client(BeginSubtask, graph.BEGIN_SUBTASK)
+        self._budget = self.node.create_client(SetBudget, graph.SET_BUDGET)
+        self._stop = self.node.create_client(Trigger, graph.SAFETY_STOP)
+        self._arm = self.node.create_client(Trigger, graph.SAFETY_ARM)
+        self._executor = SingleThreadedExecutor(context=self._context)
+        self._executor.add_node(self.node)
+        self._thread = threading.Thread(target=self._spin, name="stack_client", daemon=True)
+        self._thread.start()
+
+    def __enter__(self) -> StackClient:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Leaves the ROS graph."""
+        self._executor.shutdown(timeout_sec=2.0)
+        self._thread.join(timeout=2.0)
+        self.node.destroy_node()
+        self._context.try_shutdown()
+
+    def check(self) -> None:
+        """Raises StackError if the stack can no longer answer."""
+        if self._check is not None:
+            self._check()
+
+    def wait_ready(self, timeout_s: float = 60.0, simulator: bool = True) -> None:
+        """Waits until the servers are there.
+
+        Raises:
+            StackError: naming what is missing.
+        """
+        servers: dict[str, Callable[[], bool]] = {
+            graph.FOLLOW_INSTRUCTION: self._follow.server_is_ready,
+            graph.SET_BUDGET: self._budget.service_is_ready,
+            graph.SAFETY_ARM: self._arm.service_is_ready,
+        }
+        if simulator:
+            servers[graph.SIMULATOR_RESET] = self._reset.service_is_ready
+        deadline = time.monotonic() + timeout_s
+        while missing := [name for name, ready in servers.items() if not ready()]:
+            self.check()
+            if time.monotonic() > deadline:
+                raise StackError(f"no server for {', '.join(missing)} within {timeout_s:g} s; is the stack running?")
+            time.sleep(POLL_S)
+
+    def change_state(self, node: str, transition: int, timeout_s: float = 120.0) -> None:
+        """Asks a managed node for a transition (`lifecycle_msgs.msg.Transition.TRANSITION_...`).
+
+        Raises:
+            StackError: if the node refuses; its log says why.
+        """
+        from lifecycle_msgs.msg import Transition
+        from lifecycle_msgs.srv import ChangeState
+
+        client = self.node.create_client(ChangeState, f"{node}/change_state")
+        try:
+            request = ChangeState.Request(transition=Transition(id=transition))
+            response = self._call(client, request, timeout_s, f"the transition of node {node}")
+        finally:
+            self.node.destroy_client(client)
+        if not response.success:
+            raise StackError(f"node {node} refused transition {transition}; its log says why")
+
+    def reset(
+        self, seed: int, robot_obs: Sequence[float] | None = None, scene_obs: Sequence[float] | None = None
+    ) -> SimulatorInfo:
+        """Starts a new episode: the given state, and the rest from the seed. Raises SimulatorError if refused."""
+        from deer_msgs.srv import ResetSimulator
+
+        request = ResetSimulator.Request(
+            seed=seed,
+            robot_obs=[] if robot_obs is None else [float(value) for value in robot_obs],
+            scene_obs=[] if scene_obs is None else [float(value) for value in scene_obs],
+        )
+        response = self._call(self._reset, request, 60.0, "the reset")
+        if not response.accepted:
+            raise SimulatorError(response.message)
+        return SimulatorInfo(response.environment, response.renderer)
+
+    def begin_subtask(self, task: str) -> None:
+        """Takes the present state as the start that `task` is judged against. Raises SimulatorError if refused."""
+        from deer_msgs.srv import BeginSubtask
+
+        response = self._call(self._begin, BeginSubtask.Request(task=task), 10.0, "the start of the subtask")
+        if not response.accepted:
+            raise SimulatorError(response.message)
+
+    def send(
+        self, instruction: str, max_steps: int = 0, on_feedback: Callable[[StepFeedback], None] | None = None
+    ) -> GoalHandle:
+        """Sends an instruction and returns at once. `max_steps` 0 takes the policy node's default."""
+        from deer_msgs.action import FollowInstruction
+
+        early: list[StepFeedback] = []
+        handles: list[GoalHandle] = []
+        lock = threading.Lock()
+
+        def receive(message: Any) -> None:
+            with lock:
+                if handles:
+                    handles[0].feedback.put(_step_feedback(message.feedback))
+                else:
+                    early.append(_step_feedback(message.feedback))
+
+        self._await_server(self._follow.server_is_ready, 10.0, "the policy node")
+        goal = FollowInstruction.Goal(instruction=instruction, max_steps=max_steps)
+        handle = self.wait_for(self._follow.send_goal_async(goal, receive), 10.0, "the instruction")
+        with lock:
+            handles.append(GoalHandle(self, handle, on_feedback))
+            for feedback in early:
+                handles[0].feedback.put(feedback)
+        return handles[0]
+
+    def follow(
+        self,
+        instruction: str,
+        on_feedback: Callable[[StepFeedback], None] | None = None,
+        max_steps: int = 0,
+        timeout_s: float | None = None,
+    ) -> FollowResult:
+        """Sends an instruction and waits for its end; see `GoalHandle.result`."""
+        return self.send(instruction, max_steps, on_feedback).result(timeout_s)
+
+    def set_budget(self, budget: Budget) -> None:
+        """Changes the budget from the next step on. Raises BudgetError if the policy can't meet it."""
+        from deer_msgs.srv import SetBudget
+
+        request = SetBudget.Request(
+            average_llm_gmac=budget.average_llm_gmac or 0.0,
+            peak_llm_gmac=budget.peak_llm_gmac or 0.0,
+            peak_memory_gib=budget.peak_memory_gib or 0.0,
+            latency_ms=budget.latency_ms or 0.0,
+        )
+        response = self._call(self._budget, request, 10.0, "the budget")
+        if not response.accepted:
+            raise BudgetError(response.message)
+
+    def stop(self) -> str:
+        """Emergency stop: nothing passes the safety node until `arm`. Returns what it answers."""
+        return self._trigger(self._stop, "the stop")
+
+    def arm(self) -> str:
+        """Lets commands pass the safety node again. Raises StackError if it refuses."""
+        return self._trigger(self._arm, "arming")
+
+    def on_frame(self, callback: Callable[[Frame], None]) -> None:
+        """Calls back with each new pair of camera images (same stamp); a frame that is sent again comes once."""
+        from rclpy.qos import QoSProfile, ReliabilityPolicy
+        from sensor_msgs.msg import Image
+
+        from deer_ros.control.frame_sync import FrameSync
+        from deer_ros.conversions import image_to_rgb, stamp_to_s
+
+        sync = FrameSync(("static", "gripper"))
+
+        def receive(channel: str, message: Any) -> None:
+            frames = sync.add(channel, stamp_to_s(message.header.stamp), image_to_rgb(message), time.monotonic())
+            if frames is not None:
+                callback(Frame(frames.stamp_s, frames.values["static"], frames.values["gripper"]))
+
+        quality = QoSProfile(depth=30, reliability=ReliabilityPolicy.BEST_EFFORT)
+        self.node.create_subscription(Image, graph.STATIC_IMAGE, lambda message: receive("static", message), quality)
+        self.node.create_subscription(Image, graph.GRIPPER_IMAGE, lambda message: receive("gripper", message), quality)
+
+    def on_exit_report(self, callback: Callable[[StepReport], None]) -> None:
+        """Calls back after each control step of the policy."""
+        from deer_msgs.msg import ExitReport as ExitReportMessage
+
+        from deer_ros.conversions import exit_report_from_message, stamp_to_s
+
+        def receive(message: Any) -> None:
+            stamp_s = stamp_to_s(message.header.stamp)
+            report = exit_report_from_message(message)
+            callback(StepReport(stamp_s, message.step, message.exit_count, message.budget_average_llm_gmac, report))
+
+        self.node.create_subscription(ExitReportMessage, graph.EXIT_REPORT, receive, 50)
+
+    def on_safety_state(self, callback: Callable[[SafetyReport], None]) -> None:
+        """Calls back with the present state of the safety node and then with each change."""
+        from deer_msgs.msg import SafetyState
+
+        from deer_ros.quality import LATCHED
+
+        names = {SafetyState.STOPPED: "STOPPED", SafetyState.HOLDING: "HOLDING", SafetyState.ARMED: "ARMED"}
+
+        def receive(message: Any) -> None:
+            callback(SafetyReport(names[message.state], message.reason))
+
+        self.node.create_subscription(SafetyState, graph.SAFETY_STATE, receive, LATCHED)
+
+    def wait_for(self, future: Any, timeout_s: float, what: str) -> Any:
+        """Waits for a future of the ROS side. Raises StackError, naming `what`, if the stack ends or the time is up."""
+        done = threading.Event()
+        future.add_done_callback(lambda _: done.set())
+        deadline = time.monotonic() + timeout_s
+        while not done.wait(POLL_S):
+            self.check()
+            if time.monotonic() > deadline:
+                raise StackError(f"no answer about {what} within {timeout_s:g} s")
+        return future.result()
+
+    def _call(self, client: Any, request: Any, timeout_s: float, what: str) -> Any:
+        self._await_server(client.service_is_ready, 10.0, client.srv_name)
+        return self.wait_for(client.call_async(request), timeout_s, what)
+
+    def _trigger(self, client: Any, what: str) -> str:
+        from std_srvs.srv import Trigger
+
+        response = self._call(client, Trigger.Request(), 5.0, what)
+        if not response.success:
+            raise StackError(response.message)
+        return str(response.message)
+
+    def _await_server(self, ready: Callable[[], bool], timeout_s: float, name: str) -> None:
+        deadline = time.monotonic() + timeout_s
+        while not ready():
+            self.check()
+            if time.monotonic() > deadline:
+                raise StackError(f"{name} is not there; start the stack with `deer up`")
+            time.sleep(POLL_S)
+
+    def _spin(self) -> None:
+        from rclpy.executors import ExternalShutdownException
+
+        try:
+            self._executor.spin()
+        except ExternalShutdownException:
+            pass
+
+
+def _step_feedback(message: Any) -> StepFeedback:
+    return StepFeedback(
+        step=int(message.step),
+        exit_index=int(message.exit_index),
+        exit_layer=int(message.exit_layer),
+        distances=tuple(float(value) for value in message.distances),
+        llm_gmac=float(message.llm_gmac),
+        full_llm_gmac=float(message.full_llm_gmac),
+        latency_ms=float(message.latency_ms),
+    )

@@ -1,0 +1,53 @@
+"""Runs one node as a process: starts it, spins it on a single thread, and ends it cleanly whatever stops it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rclpy.node import Node
+
+STOP_WITH_STDIN = "DEER_STOP_WITH_STDIN"
+"""Environment variable: if '1', the process ends when its standard input closes, that is, when its parent is gone."""
+
+
+def run(make_node: Callable[[], Node], args: list[str] | None = None) -> int:
+    """Runs the node until a signal or a shutdown ends it. Returns the exit status.
+
+    A signal that arrives between two waits of the executor leaves an invalid context, which rclpy reports as RCLError;
+    that is an ordinary end as well.
+    """
+    import rclpy
+    from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+    from rclpy.impl.implementation_singleton import rclpy_implementation
+
+    if os.environ.get(STOP_WITH_STDIN) == "1":
+        threading.Thread(target=_stop_with_stdin, daemon=True).start()
+    node = None
+    try:
+        rclpy.init(args=args)
+        node = make_node()
+        executor = SingleThreadedExecutor()
+        executor.add_node(node)
+        executor.spin()
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass
+    except rclpy_implementation.RCLError:
+        if rclpy.ok():
+            raise
+    finally:
+        if node is not None:
+            node.destroy_node()
+        rclpy.try_shutdown()
+    return 0
+
+
+def _stop_with_stdin() -> None:
+    """Waits for the end of standard input, then asks this process to end."""
+    sys.stdin.buffer.read()
+    os.kill(os.getpid(), signal.SIGTERM)

@@ -1,0 +1,8 @@
+"""Quality-of-service profiles of the topics that are neither sensor data nor the default."""
+
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+
+LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+"""A late subscriber gets the last value at once: states."""
+COMMANDS = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
+"""Nothing is lost and nothing old is kept for later: actions and commands."""
