@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-from deer_policies.errors import ConfigError
 
+from deer_policies.errors import ConfigError
 from deer_sim.environment import BLOCKS, BlockState, Contact, SceneState
 
 _TABLE: Contact = ("table", "base_link")

@@ -1,1 +1,1 @@
-"""Our own play table: a Panda arm at a desk with a drawer, a sliding door, a button, a switch, two lights and three blocks."""
+"""Our own play table: a Panda arm, a desk with drawer, door, button, switch and lights, and three blocks."""

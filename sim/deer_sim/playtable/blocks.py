@@ -6,8 +6,8 @@ import math
 from typing import Any
 
 import numpy as np
-from deer_policies.errors import SimulatorError
 
+from deer_policies.errors import SimulatorError
 from deer_sim.playtable.scene import SURFACE_Z_M, Scene
 
 _COLOURS = {"red": (1.0, 0.0, 0.0, 1.0), "blue": (0.0, 0.0, 1.0, 1.0), "pink": (1.0, 0.0, 1.0, 1.0)}

@@ -8,9 +8,9 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
+
 from deer_policies.errors import ConfigError, SimulatorError
 from deer_policies.interfaces import ACTION_SIZE, CONTROL_RATE_HZ, PROPRIOCEPTION_SIZE
-
 from deer_sim.environment import BlockState, Contact, EnvironmentSpec, SceneState, TimeStep
 from deer_sim.playtable import renderer, robot, table
 from deer_sim.playtable.blocks import Blocks

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from deer_policies.interfaces import GRIPPER_SHAPE, STATIC_SHAPE
 
+from deer_policies.interfaces import GRIPPER_SHAPE, STATIC_SHAPE
 from deer_sim.playtable.robot import CAMERA_LINK
 
 NAME = "pybullet TinyRenderer"

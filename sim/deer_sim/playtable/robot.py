@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from deer_policies.interfaces import MAX_POSITION_STEP_M, MAX_ROTATION_STEP_RAD
 
 BASE_POSITION = (-0.34, -0.46, 0.24)
@@ -18,8 +19,8 @@ INITIAL_JOINTS = (-1.21779206, 1.03987646, 2.11978261, -2.34205014, -0.87015947,
 """Arm joints in rad after a reset without a state: the tool points down above the table's middle."""
 FINGER_MAX_M = 0.04
 """Travel of each finger."""
-_LOWER = np.array([-2.8973, -1.7628, -2.8973, -3.0718, -2.8973, -0.0175, -2.8973])
-_UPPER = np.array([2.8973, 1.7628, 2.8973, -0.0698, 2.8973, 3.7525, 2.8973])
+LOWER_LIMITS = np.array([-2.8973, -1.7628, -2.8973, -3.0718, -2.8973, -0.0175, -2.8973])
+UPPER_LIMITS = np.array([2.8973, 1.7628, 2.8973, -0.0698, 2.8973, 3.7525, 2.8973])
 _ARM = tuple(range(7))
 _LEFT, _RIGHT = 9, 11
 CAMERA_LINK, TCP_LINK = 14, 15
@@ -132,7 +133,7 @@ class Robot:
             jointRanges=[7.0] * 9,
             restPoses=[*INITIAL_JOINTS, FINGER_MAX_M, FINGER_MAX_M],
         )
-        self._drive_arm(np.clip(solution[:7], _LOWER, _UPPER))
+        self._drive_arm(np.clip(solution[:7], LOWER_LIMITS, UPPER_LIMITS))
         opening = self._gripper_action > 0.0
         for index in (_LEFT, _RIGHT):
             self._drive_finger(index, FINGER_MAX_M if opening else 0.0, _OPEN_FORCE if opening else _CLOSE_FORCE)

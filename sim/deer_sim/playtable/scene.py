@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from deer_policies.errors import SimulatorError
-
 from deer_sim.environment import BLOCKS
 
 BLOCK_SIZES_M = {"small": (0.04, 0.04, 0.04), "middle": (0.056, 0.04, 0.04), "big": (0.08, 0.04, 0.04)}
