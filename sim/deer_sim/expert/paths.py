@@ -1,0 +1,81 @@
+"""Vector fields that lead the tool to a place without knocking things over; continuous in the tool's position.
+
+Continuous fields make better labels than timed waypoints: what to do follows from where the tool is, from any state.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+TOOL_DOWN = np.array([math.pi, 0.0, math.pi / 2])
+"""Tool pointing down, fingers opening along the world's x axis."""
+UP = np.array([0.0, 0.0, 1.0])
+TRAVEL_Z_M = 0.56
+"""Height of the tool centre point at which nothing on the table is in the way; the fingertips are 2 cm lower."""
+_FRONT_Y_M = -0.065
+_OUT_Y_M = -0.12
+
+
+def ramp(value: float, low: float, high: float) -> float:
+    """0 below `low`, 1 above `high`, linear in between."""
+    return min(1.0, max(0.0, (value - low) / (high - low)))
+
+
+def outside(value: float, low: float, high: float) -> float:
+    """Distance of a value from the interval [low, high]; 0 inside."""
+    return max(low - value, value - high, 0.0)
+
+
+def pitched(angle_rad: float) -> np.ndarray:
+    """Euler angles (3,) of the tool leaning by `angle_rad` so that the fingers point to the table's back."""
+    return np.array([math.pi, -angle_rad, math.pi / 2])
+
+
+def along_tool(angle_rad: float) -> np.ndarray:
+    """Direction (3,) in which a tool that leans by `angle_rad` is drawn back."""
+    return np.array([0.0, -math.sin(angle_rad), math.cos(angle_rad)])
+
+
+def corridor(
+    position: np.ndarray, end: np.ndarray, retreat: np.ndarray, length: float, error: float, inner: float, outer: float
+) -> np.ndarray:
+    """Where to steer (3,) to enter a place along a fixed direction: back out first, then sideways, then in.
+
+    Args:
+        position: of the tool (3,).
+        end: where the corridor ends (3,).
+        retreat: unit vector (3,) from the end to the mouth.
+        length: from end to mouth in m.
+        error: how far the tool is off the corridor's axis, in m; the caller may forgive some of it or add rotations.
+        inner, outer: up to `inner` the tool may go in all the way; from `outer` on it stays at the mouth.
+    """
+    offset = position - end
+    along = float(offset @ retreat)
+    lateral = offset - along * retreat
+    needed = length * ramp(error, inner, outer)
+    free = ramp(along, needed - 0.05, needed - 0.01)
+    return end + needed * retreat + (1.0 - free) * lateral
+
+
+def risen_first(position: np.ndarray, target: np.ndarray, height: float = 0.52) -> np.ndarray:
+    """The target, or, from a low place, first the point straight above the tool."""
+    free = ramp(float(position[2]), height - 0.05, height)
+    return np.array(
+        [
+            position[0] + free * (target[0] - position[0]),
+            position[1] + free * (target[1] - position[1]),
+            max(target[2], height + 0.04) * (1.0 - free) + target[2] * free,
+        ]
+    )
+
+
+def in_cabinet_front(position: np.ndarray) -> bool:
+    """Whether the tool is so close to the cabinet that handles, door and switch are in the way of going up."""
+    return bool(position[1] > _FRONT_Y_M and position[2] < 0.68)
+
+
+def out_of_cabinet(position: np.ndarray) -> np.ndarray:
+    """Point (3,) straight in front of the cabinet, at the tool's own height."""
+    return np.array([position[0], _OUT_Y_M, position[2]])
