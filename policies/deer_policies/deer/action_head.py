@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -87,10 +88,8 @@ class ActionHead(nn.Module):
 
     def initial_state(self, batch: int) -> HeadState:
         """State at the start of an episode: zeros."""
-        weight = self.pose[-1].weight
-        zeros = torch.zeros(
-            self.config.lstm_layers, batch, self.config.lstm_hidden, device=weight.device, dtype=weight.dtype
-        )
+        weight = cast(nn.LayerNorm, self.norms[0]).weight
+        zeros = weight.new_zeros(self.config.lstm_layers, batch, self.config.lstm_hidden)
         return HeadState(zeros, zeros)
 
     def forward(
@@ -135,7 +134,7 @@ class ActionHead(nn.Module):
         self, index: int, x: torch.Tensor, hidden: torch.Tensor, cell: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """The LSTM equations written out: faster than the fused kernel for one step, and any engine can run it."""
-        lstm = self.lstm[index]
+        lstm: Any = self.lstm[index]
         gates = F.linear(x[:, 0], lstm.weight_ih_l0, lstm.bias_ih_l0) + F.linear(
             hidden, lstm.weight_hh_l0, lstm.bias_hh_l0
         )

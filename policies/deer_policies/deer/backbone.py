@@ -17,7 +17,13 @@ from deer_policies.deer.vision import VisionEncoder
 
 @dataclass(frozen=True)
 class Text:
-    """Embedded instruction: `embedding` (batch, tokens, dim), `mask` (batch, tokens) bool, `bias` of `attention_bias`."""
+    """Embedded instruction.
+
+    Attributes:
+        embedding: (batch, tokens, dim).
+        mask: (batch, tokens) bool, True for real tokens.
+        bias: (batch, heads, tokens, tokens) from `attention_bias`.
+    """
 
     embedding: torch.Tensor
     mask: torch.Tensor
@@ -62,13 +68,13 @@ class DeerModel(nn.Module):
         self.register_buffer("std", torch.tensor(config.preprocess.std).view(3, 1, 1), persistent=False)
 
     def normalised(self, images: torch.Tensor) -> torch.Tensor:
-        """uint8 images (..., 3, height, width) -> normalised float; float images pass as they are (already normalised)."""
+        """uint8 images (..., 3, height, width) -> normalised float; float images count as normalised already."""
         if images.dtype != torch.uint8:
             return images
         return (images.to(self.mean.dtype) / 255.0 - self.mean) / self.std
 
     def media(self, images: torch.Tensor) -> torch.Tensor:
-        """Visual latents of all views: images (batch, views, 3, height, width) -> (batch, views * latents, vision dim)."""
+        """Visual latents: images (batch, views, 3, height, width) -> (batch, views * latents, vision dim)."""
         batch, views = images.shape[:2]
         tokens = self.vision(self.normalised(images.flatten(0, 1)))
         latents = self.resampler(tokens)

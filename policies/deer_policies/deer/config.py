@@ -1,4 +1,4 @@
-"""Every size and option of a policy, checked when built; the bundled nano and OpenFlamingo 3B and 9B are values of it."""
+"""Every size and option of a policy, checked when built."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ class VisionConfig:
             2 ** len(self.stem_channels) != self.patch_size or self.stem_channels[-1] != self.dim
         ):
             raise ConfigError(
-                f"stem_channels {self.stem_channels} must hold log2(patch_size={self.patch_size}) entries, the last {self.dim}"
+                f"stem_channels {self.stem_channels} must be log2({self.patch_size}) numbers, the last {self.dim}"
             )
 
     @property
@@ -164,7 +164,7 @@ class LanguageConfig:
             raise ConfigError(f"LanguageConfig.dim {self.dim} must be a multiple of heads {self.heads}")
         if self.exit_interval < 2:
             raise ConfigError(
-                f"exit_interval is {self.exit_interval}; the first exit is compared with the layer before it, so take 2 or more"
+                f"exit_interval is {self.exit_interval}; take 2 or more: the first exit needs a layer before it"
             )
         if self.layers < 2:
             raise ConfigError(f"LanguageConfig.layers is {self.layers}; at least 2 are needed for one exit")
@@ -179,7 +179,7 @@ class LanguageConfig:
 
     @property
     def feature_layers(self) -> tuple[int, ...]:
-        """Layers whose pooled features the head sees: the one before the first exit (the pseudo exit), then the exits."""
+        """Layers whose features the head sees: the one before the first exit (the pseudo exit), then the exits."""
         return (self.exit_layers[0] - 1, *self.exit_layers)
 
     def has_cross_attention(self, layer: int) -> bool:
@@ -198,7 +198,7 @@ class HeadConfig:
         mlp_dropout: in the two networks; `dropout_mode` 'layerwise' puts it before every linear layer, 'last' before
             the output only.
         proprioception_dim: size of the encoded robot state beside the pooled feature; 0 leaves the robot state out.
-        proprioception_mean, proprioception_std: (15,) for normalisation; the angles in 3..5 use sine and cosine instead.
+        proprioception_mean, proprioception_std: (15,) for normalisation; entries 3..5, angles, become sine and cosine.
     """
 
     lstm_hidden: int
@@ -256,7 +256,7 @@ class DeerConfig:
         _positive(self, "views")
         if self.preprocess.image_size != self.vision.image_size:
             raise ConfigError(
-                f"images are resized to {self.preprocess.image_size} but the vision encoder takes {self.vision.image_size}"
+                f"images become {self.preprocess.image_size} pixels wide but vision takes {self.vision.image_size}"
             )
 
     def with_proprioception_statistics(self, mean: Any, std: Any) -> DeerConfig:

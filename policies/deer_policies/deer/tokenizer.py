@@ -39,12 +39,13 @@ class Tokenizer:
         self._core.no_truncation()
         self.max_tokens = max_tokens
         self.lowercase = lowercase
-        missing = [token for token in SPECIAL_TOKENS if self._core.token_to_id(token) is None]
-        if missing:
-            raise CheckpointError(f"the tokenizer lacks the special tokens {missing}; add them before saving it")
-        self._end, self._pad, self._image, self._end_of_chunk = (
-            self._core.token_to_id(token) for token in SPECIAL_TOKENS
-        )
+        self._end, self._pad, self._image, self._end_of_chunk = (self._special(token) for token in SPECIAL_TOKENS)
+
+    def _special(self, token: str) -> int:
+        number = self._core.token_to_id(token)
+        if number is None:
+            raise CheckpointError(f"the tokenizer lacks the special token {token}; add it before saving the tokenizer")
+        return number
 
     @classmethod
     def train(cls, corpus: Iterable[str], vocabulary: int, max_tokens: int, lowercase: bool = True) -> Tokenizer:

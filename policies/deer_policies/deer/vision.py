@@ -1,4 +1,4 @@
-"""Vision encoder: one camera image becomes patch tokens (CLIP's vision transformer, with a convolutional stem as an option)."""
+"""Vision encoder: one camera image becomes patch tokens (CLIP's transformer behind a patch or convolution stem)."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class VisionBlock(nn.Module):
 
 
 class VisionEncoder(nn.Module):
-    """Patch tokens of the last layer, without a final norm or projection: what OpenFlamingo's resampler was trained on."""
+    """Patch tokens of the last layer, without final norm and projection, as OpenFlamingo's resampler takes them."""
 
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()

@@ -1,0 +1,172 @@
+"""What a step costs, counted exactly from the configuration, and which exits a budget allows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+
+import torch
+
+from deer_policies.deer.action_head import ENCODED_PROPRIOCEPTION
+from deer_policies.deer.backbone import DeerModel
+from deer_policies.deer.config import DeerConfig
+from deer_policies.errors import BudgetError
+from deer_policies.interfaces import Budget
+
+GIGA = 1e9
+GIB = 2.0**30
+
+
+@dataclass(frozen=True)
+class CostModel:
+    """Multiply-accumulates (MAC) of matrix products and convolutions, and bytes of weights and activations.
+
+    A MAC is two floating point operations. Norms, activations and softmax are left out, as the paper's counts do.
+    """
+
+    config: DeerConfig
+
+    @cached_property
+    def vision_mac(self) -> int:
+        """Vision encoder on all views."""
+        vision = self.config.vision
+        dim, tokens = vision.dim, vision.tokens + int(vision.class_token)
+        if vision.stem == "patch":
+            stem = vision.tokens * 3 * vision.patch_size**2 * dim
+        else:
+            stem, side, inputs = 0, vision.image_size, 3
+            for outputs in vision.stem_channels:
+                side = (side + 1) // 2
+                stem += side**2 * 9 * inputs * outputs
+                inputs = outputs
+        block = tokens * (4 + 2 * vision.mlp_ratio) * dim**2 + 2 * tokens**2 * dim
+        return self.config.views * (stem + vision.layers * block)
+
+    @cached_property
+    def resampler_mac(self) -> int:
+        """Resampler on all views."""
+        resampler, dim = self.config.resampler, self.config.vision.dim
+        latents, inner = resampler.latents, resampler.heads * resampler.head_dim
+        sources = self.config.vision.tokens + latents
+        layer = (
+            2 * latents * dim * inner
+            + 2 * sources * dim * inner
+            + 2 * latents * sources * inner
+            + 2 * latents * resampler.mlp_ratio * dim**2
+        )
+        return self.config.views * resampler.layers * layer
+
+    @cached_property
+    def head_mac(self) -> int:
+        """One run of the action head."""
+        head, size = self.config.head, self.config.head.proprioception_dim
+        total = ENCODED_PROPRIOCEPTION * size + size**2
+        inputs = self.config.language.dim + size
+        for _ in range(head.lstm_layers):
+            total += 4 * head.lstm_hidden * (inputs + head.lstm_hidden)
+            inputs = head.lstm_hidden
+        for outputs in (6, 1):
+            sizes = (head.lstm_hidden, *head.mlp_dims, outputs)
+            total += sum(a * b for a, b in pairwise(sizes))
+        return total
+
+    def layer_mac(self, layer: int, tokens: int) -> int:
+        """One language model layer with its cross-attention, on `tokens` text tokens."""
+        language, dim = self.config.language, self.config.language.dim
+        total = tokens * (4 + 2 * language.mlp_ratio) * dim**2 + 2 * tokens**2 * dim
+        if language.has_cross_attention(layer):
+            inner = language.cross_attention_heads * language.cross_attention_head_dim
+            latents = self.config.views * self.config.resampler.latents
+            total += tokens * (2 * dim * inner + 2 * language.mlp_ratio * dim**2)
+            total += latents * self.config.vision.dim * 2 * inner + 2 * tokens * latents * inner
+        return total
+
+    def llm_gmac(self, exit_index: int, tokens: int | None = None) -> float:
+        """Language model layers up to an exit, in 1e9 MAC; `tokens` defaults to the reference length."""
+        tokens = self.config.language.reference_tokens if tokens is None else tokens
+        last = self.config.language.exit_layers[exit_index]
+        return sum(self.layer_mac(layer, tokens) for layer in range(last + 1)) / GIGA
+
+    def total_gmac(self, exit_index: int, tokens: int | None = None, head_runs: int = 1) -> float:
+        """Vision, resampler, language layers up to an exit and all runs of the head, in 1e9 MAC."""
+        rest = self.vision_mac + self.resampler_mac + head_runs * self.head_mac
+        return self.llm_gmac(exit_index, tokens) + rest / GIGA
+
+    def parameters(self, exit_index: int) -> int:
+        """Weights that must be loaded to run up to an exit, counted on a model without storage."""
+        with torch.device("meta"):
+            model = DeerModel(self.config, auxiliary_heads=False, exits=exit_index + 1)
+        return sum(parameter.numel() for parameter in model.parameters())
+
+    def activations(self) -> int:
+        """Numbers alive at the worst moment of a step: an estimate from the largest layer of each part.
+
+        A transformer block holds its input, a normalised copy and two hidden layers of the feed-forward network at
+        once; a convolution its input and output.
+        """
+        config = self.config
+        vision, language, views = config.vision, config.language, config.views
+        tokens = vision.tokens + int(vision.class_token)
+        pixels = views * 3 * vision.image_size**2
+        if vision.stem == "conv":
+            pixels += 2 * views * vision.stem_channels[0] * ((vision.image_size + 1) // 2) ** 2
+        vision_block = views * tokens * vision.dim * (2 + 2 * vision.mlp_ratio)
+        inner = config.resampler.heads * config.resampler.head_dim
+        resampler = views * (tokens + config.resampler.latents) * (2 * vision.dim + 2 * inner)
+        text = language.max_tokens * language.dim * (2 + 2 * language.mlp_ratio)
+        return max(pixels, vision_block, resampler, text)
+
+    def memory_gib(self, exit_index: int, bytes_per_number: int = 4) -> float:
+        """Weights and activations of a policy that goes up to an exit; libraries and their workspaces come on top."""
+        return (self.parameters(exit_index) + self.activations()) * bytes_per_number / GIB
+
+
+def allowed_exits(
+    budget: Budget,
+    costs: CostModel,
+    built: int,
+    bytes_per_number: int,
+    latency_ms: Sequence[float] | None = None,
+    tokens: int | None = None,
+) -> int:
+    """Number of exits, from the shallowest, whose peak cost the budget allows.
+
+    Args:
+        budget: its peak limits are used.
+        costs: of the policy.
+        built: exits that the model has layers for.
+        bytes_per_number: of a weight.
+        latency_ms: measured time of a step that stops at each exit; needed for a latency limit.
+        tokens: text length; the reference length by default.
+
+    Raises:
+        BudgetError: if the first exit is too expensive, with what it costs.
+    """
+    allowed = built
+    limits: list[tuple[str, float | None, list[float]]] = [
+        ("peak_llm_gmac", budget.peak_llm_gmac, [costs.llm_gmac(exit_index, tokens) for exit_index in range(built)]),
+        ("latency_ms", budget.latency_ms, list(latency_ms or [])),
+    ]
+    if budget.peak_memory_gib is not None:
+        memory = [costs.memory_gib(exit_index, bytes_per_number) for exit_index in range(built)]
+        limits.append(("peak_memory_gib", budget.peak_memory_gib, memory))
+    for name, limit, spent in limits:
+        if limit is None:
+            continue
+        fitting = sum(cost <= limit for cost in spent)
+        if fitting == 0:
+            raise BudgetError(
+                f"budget {name} = {limit:.6g} can't be met: the first exit needs {spent[0]:.6g}; allow at least that"
+            )
+        allowed = min(allowed, fitting)
+    return allowed
+
+
+def blind_exits(config: DeerConfig) -> int:
+    """How many first exits come before any layer has seen the images; they are never worth taking."""
+    language = config.language
+    return sum(
+        not any(language.has_cross_attention(layer) for layer in range(last + 1)) for last in language.exit_layers
+    )

@@ -1,0 +1,206 @@
+"""Checkpoints: safetensors files that hold the weights, the full configuration, the tokenizer and the calibration."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import torch
+from safetensors.torch import save_file
+
+from deer_policies.deer.backbone import DeerModel
+from deer_policies.deer.budget import CostModel, allowed_exits
+from deer_policies.deer.config import DeerConfig
+from deer_policies.deer.policy import DeerPolicy
+from deer_policies.deer.thresholds import Calibration
+from deer_policies.deer.tokenizer import Tokenizer
+from deer_policies.errors import CheckpointError, ConfigError
+from deer_policies.interfaces import Budget
+
+FORMAT = "deer-checkpoint-1"
+BUNDLED = Path(__file__).resolve().parents[1] / "checkpoints"
+VALUES = "calibration.values"
+AUXILIARY = "auxiliary_heads."
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a file holds.
+
+    Attributes:
+        model: with its weights.
+        tokenizer: the one that it was trained with.
+        calibration: criterion values, or None.
+        budget: in force when the policy starts.
+        provenance: seed, recipe, scores: plain JSON values.
+        sha256: of the file, empty for one that was not read from a file.
+    """
+
+    model: DeerModel
+    tokenizer: Tokenizer
+    calibration: Calibration | None = None
+    budget: Budget = field(default_factory=Budget)
+    provenance: dict[str, Any] = field(default_factory=dict)
+    sha256: str = ""
+
+
+def save(path: str | Path, checkpoint: Checkpoint, auxiliary_heads: bool = False) -> None:
+    """Writes a checkpoint, complete or not at all.
+
+    Args:
+        path: of the file; its folder is made.
+        checkpoint: what to write.
+        auxiliary_heads: keep those as well; only training needs them.
+    """
+    path = Path(path)
+    tensors = {
+        name: tensor.detach().cpu().contiguous()
+        for name, tensor in checkpoint.model.state_dict().items()
+        if auxiliary_heads or not name.startswith(AUXILIARY)
+    }
+    metadata = {
+        "format": FORMAT,
+        "config": json.dumps(checkpoint.model.config.to_dict()),
+        "tokenizer": checkpoint.tokenizer.to_json(),
+        "budget": json.dumps(asdict(checkpoint.budget)),
+        "provenance": json.dumps(checkpoint.provenance),
+    }
+    calibration = checkpoint.calibration
+    if calibration is not None:
+        tensors[VALUES] = calibration.values.to(torch.float32).cpu().contiguous()
+        metadata["calibration"] = json.dumps({"criterion": calibration.criterion, "source": calibration.source})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        save_file(tensors, partial, metadata)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def find(name_or_path: str | Path) -> Path:
+    """The file of a bundled checkpoint's name or of a path. Raises CheckpointError if there is none."""
+    path = Path(name_or_path)
+    if path.is_file():
+        return path
+    bundled = BUNDLED / f"{name_or_path}.safetensors"
+    if path.name == str(name_or_path) and bundled.is_file():
+        return bundled
+    names = sorted(file.stem for file in BUNDLED.glob("*.safetensors"))
+    raise CheckpointError(
+        f"there is no checkpoint {str(name_or_path)!r}: give the path of a .safetensors file"
+        + (f", or one of the bundled names {', '.join(names)}" if names else "; none is bundled here")
+    )
+
+
+def load(
+    name_or_path: str | Path,
+    device: str | torch.device = "cpu",
+    peak: Budget | None = None,
+    auxiliary_heads: bool = False,
+) -> Checkpoint:
+    """Reads a checkpoint.
+
+    Args:
+        name_or_path: bundled name, such as 'deer-nano', or path.
+        device: where the weights go.
+        peak: layers beyond what its peak limits allow (computation, memory) are not even read.
+        auxiliary_heads: build the auxiliary heads too, to train on; the file must hold them.
+
+    Raises:
+        CheckpointError: if there is no such file, it is damaged, or a tensor is missing, unexpected or misshapen.
+        BudgetError: if the peak limits don't even allow the first exit.
+    """
+    path = find(name_or_path)
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            config = _config(path, metadata)
+            tokenizer = Tokenizer.from_json(metadata["tokenizer"])
+            exits = _exits(config, peak)
+            with torch.device("meta"):
+                model = DeerModel(config, auxiliary_heads, exits)
+            wanted = model.state_dict()
+            _check_names(path, set(file.keys()), wanted, config)
+            weights = {name: _tensor(path, file, name, like.shape) for name, like in wanted.items()}
+            calibration = _calibration(path, file, metadata, config)
+            budget = Budget(**json.loads(metadata.get("budget", "{}")))
+            provenance = json.loads(metadata.get("provenance", "{}"))
+    except (safetensors.SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
+        if isinstance(error, ConfigError):
+            raise CheckpointError(f"{path} does not fit this version: {error}") from error
+        raise CheckpointError(
+            f"{path} can't be read ({error}); it is damaged or not a checkpoint: get it again"
+        ) from error
+    model = DeerModel(config, auxiliary_heads, exits)
+    model.load_state_dict(weights)
+    return Checkpoint(model.to(device), tokenizer, calibration, budget, provenance, _sha256(path))
+
+
+def load_policy(name_or_path: str | Path, device: str | torch.device = "cpu", peak: Budget | None = None) -> DeerPolicy:
+    """A policy that is ready to run, with the budget that its checkpoint names; see `load` for arguments and errors."""
+    checkpoint = load(name_or_path, device, peak)
+    policy = DeerPolicy(
+        checkpoint.model,
+        checkpoint.tokenizer,
+        checkpoint.calibration,
+        details=checkpoint.provenance,
+        weights_sha256=checkpoint.sha256,
+    )
+    policy.set_budget(checkpoint.budget if peak is None else peak)
+    return policy
+
+
+def _config(path: Path, metadata: dict[str, str]) -> DeerConfig:
+    if metadata.get("format") != FORMAT:
+        raise CheckpointError(
+            f"{path} has format {metadata.get('format')!r}; only {FORMAT} can be read: convert it or train again"
+        )
+    return DeerConfig.from_dict(json.loads(metadata["config"]))
+
+
+def _exits(config: DeerConfig, peak: Budget | None) -> int:
+    built = len(config.language.exit_layers)
+    if peak is None:
+        return built
+    limits = Budget(peak_llm_gmac=peak.peak_llm_gmac, peak_memory_gib=peak.peak_memory_gib)
+    return allowed_exits(limits, CostModel(config), built, torch.float32.itemsize)
+
+
+def _check_names(path: Path, present: set[str], wanted: dict[str, torch.Tensor], config: DeerConfig) -> None:
+    with torch.device("meta"):
+        known = set(DeerModel(config).state_dict()) | {VALUES}
+    missing, unexpected = sorted(set(wanted) - present), sorted(present - known)
+    for what, names in (("lacks", missing), ("has unexpected", unexpected)):
+        if names:
+            shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+            raise CheckpointError(f"{path} {what} tensors {shown}; it does not fit its configuration: get it again")
+
+
+def _tensor(path: Path, file: Any, name: str, shape: torch.Size) -> torch.Tensor:
+    tensor = file.get_tensor(name)
+    if tensor.shape != shape:
+        raise CheckpointError(
+            f"{path}: tensor {name} has shape {tuple(tensor.shape)}; the configuration says {tuple(shape)}"
+        )
+    return tensor
+
+
+def _calibration(path: Path, file: Any, metadata: dict[str, str], config: DeerConfig) -> Calibration | None:
+    if "calibration" not in metadata:
+        return None
+    described = json.loads(metadata["calibration"])
+    values = file.get_tensor(VALUES)
+    if len(values) != len(config.language.exit_layers):
+        raise CheckpointError(f"{path}: criterion values are for {len(values)} exits; calibrate the policy again")
+    return Calibration(values, described["criterion"], described["source"])
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

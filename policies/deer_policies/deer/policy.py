@@ -1,0 +1,277 @@
+"""The multi-exit policy at run time: runs layers only as far as the exit rule asks, and tells what each step cost."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from deer_policies.deer.action_head import HeadState
+from deer_policies.deer.backbone import DeerModel, Text
+from deer_policies.deer.budget import CostModel, allowed_exits, blind_exits
+from deer_policies.deer.exits import ALWAYS, Candidate, ExitRule, HeadOutput, ThresholdRule, criterion_named
+from deer_policies.deer.preprocess import stack_views
+from deer_policies.deer.thresholds import Calibration, thresholds_for_average
+from deer_policies.deer.tokenizer import Tokenizer
+from deer_policies.errors import BudgetError, ConfigError
+from deer_policies.interfaces import (
+    PROPRIOCEPTION_SIZE,
+    Action,
+    ActionChunk,
+    Budget,
+    ExitReport,
+    Observation,
+    PolicyInfo,
+)
+
+logger = logging.getLogger(__name__)
+
+REMEMBERED_INSTRUCTIONS = 64
+LATENCY_REPEATS = 10
+LATENCY_QUANTILE = 0.9
+
+
+@dataclass(frozen=True)
+class PolicyState:
+    """What a subtask has left behind: the head's recurrent state and the number of steps taken."""
+
+    head: HeadState
+    step: int = 0
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """The budget in force and the rule that keeps it; replaced as a whole, so that a step sees one or the other."""
+
+    budget: Budget
+    rule: ExitRule
+
+
+class DeerPolicy:
+    """Implements `deer_policies.interfaces.Policy` for any configuration."""
+
+    def __init__(
+        self,
+        model: DeerModel,
+        tokenizer: Tokenizer,
+        calibration: Calibration | None = None,
+        budget: Budget | None = None,
+        details: dict[str, Any] | None = None,
+        weights_sha256: str = "",
+    ) -> None:
+        """Args:
+        model: put into evaluation mode; stays on its device.
+        tokenizer: the one that the model was trained with.
+        calibration: criterion values; without them an average budget is refused.
+        budget: in force from the start; no limits by default.
+        details: provenance, for reports.
+        weights_sha256: of the file that the weights came from.
+        """
+        if tokenizer.vocabulary > model.config.language.vocabulary:
+            raise ConfigError(
+                f"the tokenizer has {tokenizer.vocabulary} ids and the model {model.config.language.vocabulary}; "
+                "use the tokenizer that the model was trained with"
+            )
+        self.model = model.eval().requires_grad_(False)
+        self.tokenizer = tokenizer
+        self.calibration = calibration
+        self.costs = CostModel(model.config)
+        preprocess = model.config.preprocess
+        self._info = PolicyInfo(
+            name=model.config.name,
+            exit_layers=model.exit_layers,
+            static_shape=preprocess.static_shape,
+            gripper_shape=preprocess.gripper_shape,
+            weights_sha256=weights_sha256,
+            details=details or {},
+        )
+        self._texts: OrderedDict[str, Text] = OrderedDict()
+        self._latency_ms: tuple[float, ...] | None = None
+        self._plan = _Plan(Budget(), ThresholdRule.fixed(len(model.exit_layers) - 1))
+        if budget is not None:
+            self.set_budget(budget)
+
+    @property
+    def info(self) -> PolicyInfo:
+        """What it takes and gives."""
+        return self._info
+
+    @property
+    def budget(self) -> Budget:
+        """The budget in force."""
+        return self._plan.budget
+
+    @property
+    def exit_rule(self) -> ExitRule:
+        """The exit rule in force."""
+        return self._plan.rule
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.model.embedding.weight.device
+
+    def set_budget(self, budget: Budget) -> None:
+        """Chooses the exits and thresholds for a budget; takes effect at the next step.
+
+        Raises:
+            BudgetError: if it can't be met, with the cheapest one that can; nothing changes.
+        """
+        exits = self._allowed_exits(budget)
+        if budget.average_llm_gmac is None:
+            self._plan = _Plan(budget, ThresholdRule.fixed(exits - 1))
+            return
+        if self.calibration is None:
+            raise BudgetError(
+                "this policy has no recorded criterion values to solve an average budget from; use a checkpoint with a "
+                "calibration, or limit peak_llm_gmac instead"
+            )
+        costs = [self.costs.llm_gmac(index) for index in range(exits)]
+        try:
+            thresholds, mean_gmac = thresholds_for_average(
+                self.calibration.values, costs, budget.average_llm_gmac, blind_exits(self.model.config)
+            )
+        except BudgetError as error:
+            raise BudgetError(f"budget average_llm_gmac: {error}") from error
+        logger.debug("thresholds %s expect %.4g GMAC a step", thresholds, mean_gmac)
+        self._plan = _Plan(budget, ThresholdRule(thresholds, criterion_named(self.calibration.criterion)))
+
+    def set_exit_rule(self, rule: ExitRule) -> None:
+        """Uses this rule at any cost; the budget in force becomes one without limits.
+
+        Raises:
+            ConfigError: if it wants more exits than the model has.
+        """
+        if len(rule.thresholds) > len(self.info.exit_layers):
+            raise ConfigError(
+                f"the exit rule has {len(rule.thresholds)} thresholds but the policy {len(self.info.exit_layers)} exits"
+            )
+        self._plan = _Plan(Budget(), rule)
+
+    def initial_state(self) -> PolicyState:
+        """The state before the first step of a subtask."""
+        with torch.inference_mode():
+            return PolicyState(self.model.head.initial_state(1))
+
+    def step(self, observation: Observation, state: PolicyState) -> tuple[ActionChunk, PolicyState, ExitReport]:
+        """One control step; see `Policy.step`.
+
+        Raises:
+            ConfigError: if the observation does not fit `info` or the state is not one of this policy's.
+            BudgetError: if the instruction is so long that the first exit is over the peak budget.
+        """
+        started = time.perf_counter()
+        observation = observation.checked(self.info)
+        if not isinstance(state, PolicyState):
+            raise ConfigError(f"state is a {type(state).__name__}; pass initial_state() or what the last step returned")
+        plan = self._plan
+        with torch.inference_mode():
+            text = self._text(observation.instruction)
+            tokens = text.embedding.shape[1]
+            rule = plan.rule
+            if plan.budget.peak_llm_gmac is not None:
+                rule = rule.limited(self._allowed_exits(plan.budget, tokens))
+            views = stack_views(observation.rgb_static, observation.rgb_gripper, self.model.config.preprocess)
+            media = self.model.media(views[None].to(self.device))
+            candidates, distances = self._run(text, media, observation.proprioception, state, rule)
+            pose, gripper_logit, head_state = candidates[-1].output
+            values = torch.cat([pose[0], gripper_logit]).float().cpu().numpy()
+        action = Action.clipped(values)
+        exit_index = len(candidates) - 2
+        report = self._report(exit_index, candidates, distances, rule, tokens, (time.perf_counter() - started) * 1e3)
+        chunk = ActionChunk(action.values[None], self.info.rate_hz)
+        return chunk, PolicyState(head_state, state.step + 1), report
+
+    def _run(
+        self, text: Text, media: torch.Tensor, proprioception: np.ndarray, state: PolicyState, rule: ExitRule
+    ) -> tuple[list[Candidate], list[float]]:
+        """Candidates up to the exit that the rule takes, that of the layer before the first exit in front."""
+        robot = torch.from_numpy(proprioception)[None, None].to(self.device)
+
+        def run_head(feature: torch.Tensor) -> HeadOutput:
+            pose, gripper_logit, after = self.model.head(feature[:, None], robot, state.head)
+            return pose[:, 0], gripper_logit[:, 0], after
+
+        candidates: list[Candidate] = []
+        distances: list[float] = []
+        for feature in self.model.exit_features(text, media):
+            candidates.append(Candidate(feature, run_head))
+            if len(candidates) == 1:
+                continue
+            decision = rule.decide(candidates, state.step)
+            if decision.distance is not None:
+                distances.append(decision.distance)
+            if decision.stop:
+                break
+        return candidates, distances
+
+    def _report(
+        self,
+        exit_index: int,
+        candidates: list[Candidate],
+        distances: list[float],
+        rule: ExitRule,
+        tokens: int,
+        latency_ms: float,
+    ) -> ExitReport:
+        last = len(self.model.config.language.exit_layers) - 1
+        head_runs = sum(candidate.evaluated for candidate in candidates)
+        return ExitReport(
+            exit_index=exit_index,
+            exit_layer=self.info.exit_layers[exit_index],
+            distances=tuple(distances),
+            thresholds=rule.thresholds,
+            llm_gmac=self.costs.llm_gmac(exit_index, tokens),
+            total_gmac=self.costs.total_gmac(exit_index, tokens, head_runs),
+            full_llm_gmac=self.costs.llm_gmac(last, tokens),
+            full_total_gmac=self.costs.total_gmac(last, tokens),
+            latency_ms=latency_ms,
+        )
+
+    def _text(self, instruction: str) -> Text:
+        """The embedded instruction; the last few are remembered because they stay the same for many steps."""
+        text = self._texts.get(instruction)
+        if text is None:
+            ids, mask = self.tokenizer.encode_batch([instruction])
+            text = self.model.text(ids.to(self.device), mask.to(self.device))
+            self._texts[instruction] = text
+            if len(self._texts) > REMEMBERED_INSTRUCTIONS:
+                self._texts.popitem(last=False)
+        return text
+
+    def _allowed_exits(self, budget: Budget, tokens: int | None = None) -> int:
+        latency_ms = self.latency_ms() if budget.latency_ms is not None else None
+        size = self.model.embedding.weight.element_size()
+        return allowed_exits(budget, self.costs, len(self.info.exit_layers), size, latency_ms, tokens)
+
+    def latency_ms(self) -> tuple[float, ...]:
+        """Wall time of a step that checks every exit up to each one, measured once: the 0.9 quantile of 10 runs."""
+        if self._latency_ms is None:
+            self._latency_ms = tuple(self._measured(index) for index in range(len(self.info.exit_layers)))
+        return self._latency_ms
+
+    def _measured(self, exit_index: int) -> float:
+        observation = example_observation(self.info)
+        probe = DeerPolicy(self.model, self.tokenizer)
+        # A distance is never negative, so this checks each exit without taking it.
+        probe.set_exit_rule(ThresholdRule((-1.0,) * exit_index + (ALWAYS,)))
+        state = probe.initial_state()
+        times = [probe.step(observation, state)[2].latency_ms for _ in range(LATENCY_REPEATS + 2)]
+        return float(np.quantile(times[2:], LATENCY_QUANTILE))
+
+
+def example_observation(info: PolicyInfo, instruction: str = "push the sliding door to the left side") -> Observation:
+    """An observation that the policy accepts, grey images and a zero robot state: for warm-up and tests."""
+    grey = 128
+    return Observation(
+        np.full(info.static_shape, grey, np.uint8),
+        np.full(info.gripper_shape, grey, np.uint8),
+        np.zeros(PROPRIOCEPTION_SIZE, np.float32),
+        instruction,
+        0.0,
+    )
