@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from deer_policies.errors import ConfigError
 
+from deer_policies.errors import ConfigError
 from deer_sim.environment import TimeStep
 from deer_sim.expert import fixtures
 from deer_sim.expert.motion import Goal, TargetMirror

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from deer_policies.interfaces import GRIPPER_CLOSE, GRIPPER_OPEN, MAX_POSITION_STEP_M, MAX_ROTATION_STEP_RAD
 
+from deer_policies.interfaces import GRIPPER_CLOSE, GRIPPER_OPEN, MAX_POSITION_STEP_M, MAX_ROTATION_STEP_RAD
 from deer_sim.expert.view import View, wrapped
 
 _GAIN = 0.5
