@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
+Mesh = tuple[np.ndarray, np.ndarray]
+"""Vertices (n, 3) in m and triangles (m, 3) of vertex indices, counter-clockwise seen from outside."""
 
-def prism(
-    profile: Sequence[tuple[float, float]], extent: tuple[float, float], axis: int = 0
-) -> tuple[np.ndarray, np.ndarray]:
+
+def prism(profile: Sequence[tuple[float, float]], extent: tuple[float, float], axis: int = 0) -> Mesh:
     """A convex profile drawn out along one axis.
 
     Args:
@@ -35,15 +36,45 @@ def prism(
     return np.roll(np.array(corners, dtype=np.float64), axis, axis=1), np.array(triangles, dtype=np.int64)
 
 
-def write_obj(path: Path, vertices: np.ndarray, triangles: np.ndarray) -> Path:
-    """Writes flat-shaded triangles (each with its own normal) and returns the path."""
-    lines = [f"v {x:.7g} {y:.7g} {z:.7g}" for x, y, z in vertices]
-    corners = vertices[triangles]
-    normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
-    lines += [f"vn {x:.6g} {y:.6g} {z:.6g}" for x, y, z in normals]
-    lines += [
-        "f " + " ".join(f"{corner + 1}//{index + 1}" for corner in triangle) for index, triangle in enumerate(triangles)
-    ]
+def simplified(path: Path, corners: int) -> Mesh:
+    """The convex hull of an OBJ file's vertices, reduced to those that lie furthest out in `corners` directions.
+
+    The directions are spread over the sphere by the golden angle, so that the result is the same on every machine.
+    """
+    from scipy.spatial import ConvexHull
+
+    lines = path.read_text().splitlines()
+    points = np.array([[float(value) for value in line.split()[1:4]] for line in lines if line.startswith("v ")])
+    steps = np.arange(corners) + 0.5
+    polar, azimuth = np.arccos(1 - 2 * steps / corners), np.pi * (1 + 5**0.5) * steps
+    directions = np.stack([np.cos(azimuth) * np.sin(polar), np.sin(azimuth) * np.sin(polar), np.cos(polar)])
+    kept = points[np.unique(np.argmax(points @ directions, axis=0))]
+    hull = ConvexHull(kept)
+    triangles = hull.simplices.copy()
+    corner = kept[triangles]
+    outward = np.cross(corner[:, 1] - corner[:, 0], corner[:, 2] - corner[:, 0])
+    flipped = np.einsum("ij,ij->i", outward, hull.equations[:, :3]) < 0
+    triangles[flipped] = triangles[flipped][:, ::-1]
+    return kept, triangles
+
+
+def write_obj(path: Path, *parts: Mesh) -> Path:
+    """Writes flat-shaded triangles (each with its own normal) and returns the path.
+
+    Bullet takes each part as a convex body of its own, so that several parts together can be hollow.
+    """
+    lines: list[str] = []
+    first_vertex, first_normal = 1, 1
+    for number, (vertices, triangles) in enumerate(parts):
+        corners = vertices[triangles]
+        normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+        normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
+        lines.append(f"o part_{number}")
+        lines += [f"v {x:.7g} {y:.7g} {z:.7g}" for x, y, z in vertices]
+        lines += [f"vn {x:.6g} {y:.6g} {z:.6g}" for x, y, z in normals]
+        for index, triangle in enumerate(triangles):
+            lines.append("f " + " ".join(f"{first_vertex + v}//{first_normal + index}" for v in triangle))
+        first_vertex += len(vertices)
+        first_normal += len(triangles)
     path.write_text("\n".join(lines) + "\n")
     return path

@@ -7,12 +7,14 @@ space inverse kinematics call turns it into joint setpoints, and position motors
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from deer_policies.interfaces import MAX_POSITION_STEP_M, MAX_ROTATION_STEP_RAD
+from deer_sim.playtable import meshes
 
 BASE_POSITION = (-0.34, -0.46, 0.24)
 INITIAL_JOINTS = (-1.21779206, 1.03987646, 2.11978261, -2.34205014, -0.87015947, 1.64119353, 0.55344866)
@@ -31,7 +33,9 @@ _ADDED = """
 <link name="finger_left_tip">
   <inertial><mass value="0.0001"/><inertia ixx="1" ixy="0" ixz="0" iyy="1" iyz="0" izz="1"/></inertial>
   <contact><lateral_friction value="1"/><spinning_friction value="0.001"/></contact>
-  {tip}
+  <visual><geometry><mesh filename="PAD"/></geometry>
+    <material name="rubber"><color rgba="0.2 0.2 0.22 1"/></material></visual>
+  <collision><geometry><mesh filename="PAD"/></geometry></collision>
 </link>
 <joint name="joint_finger_tip_left" type="fixed">
   <origin xyz="0 0 0"/><parent link="panda_leftfinger"/><child link="finger_left_tip"/>
@@ -39,7 +43,9 @@ _ADDED = """
 <link name="finger_right_tip">
   <inertial><mass value="0.0001"/><inertia ixx="1" ixy="0" ixz="0" iyy="1" iyz="0" izz="1"/></inertial>
   <contact><lateral_friction value="1"/><spinning_friction value="0.001"/></contact>
-  {tip}
+  <visual><geometry><mesh filename="PAD"/></geometry>
+    <material name="rubber"><color rgba="0.2 0.2 0.22 1"/></material></visual>
+  <collision><geometry><mesh filename="PAD"/></geometry></collision>
 </link>
 <joint name="joint_finger_tip_right" type="fixed">
   <origin xyz="0 0 0" rpy="0 0 3.14159265359"/><parent link="panda_rightfinger"/><child link="finger_right_tip"/>
@@ -59,25 +65,54 @@ _ADDED = """
 """
 
 
-def _box(low: tuple[float, float, float], high: tuple[float, float, float]) -> str:
-    """Visual and collision of a box between two corners, for a finger."""
-    size = " ".join(f"{b - a:.6g}" for a, b in zip(low, high, strict=True))
-    centre = " ".join(f"{(a + b) / 2:.6g}" for a, b in zip(low, high, strict=True))
-    shape = f'<origin xyz="{centre}"/><geometry><box size="{size}"/></geometry>'
-    return f'<visual>{shape}<material name="grey"><color rgba="0.3 0.3 0.32 1"/></material></visual><collision>{shape}</collision>'
+_FINGER_PROFILE = (
+    (0.0062, 0.0003),
+    (0.0268, 0.0003),
+    (0.0215, 0.0340),
+    (0.0068, 0.0964),
+    (0.0039, 0.0964),
+    (0.0039, 0.0770),
+)
+"""Corners (y, z) of a finger's side view in its link's frame; it is 21 mm wide."""
+_PAD_PROFILE = (
+    (0.0550, -0.0095),
+    (0.0560, -0.0105),
+    (0.0930, -0.0105),
+    (0.0960, -0.0075),
+    (0.0960, 0.0075),
+    (0.0930, 0.0105),
+    (0.0560, 0.0105),
+    (0.0550, 0.0095),
+)
+"""Corners (z, x) of the rubber pad's front view; it lies on the inner side of the finger."""
+_ARM_CORNERS = 48
+"""Directions in which the drawn arm keeps its corners; TinyRenderer's time grows with the number of triangles."""
 
 
 def write_urdf(folder: Path) -> Path:
-    """Writes the arm's URDF into `folder` and returns its path."""
+    """Writes the arm's URDF, and the meshes that pybullet does not have, into `folder`; returns the URDF's path."""
     import pybullet_data
 
     root = Path(pybullet_data.getDataPath()) / "franka_panda"
+    collision = root / "meshes" / "collision"
+    finger = meshes.write_obj(folder / "finger.obj", meshes.prism(_FINGER_PROFILE, (-0.0105, 0.0105)))
+    pad = meshes.write_obj(folder / "pad.obj", meshes.prism(_PAD_PROFILE, (0.0009, 0.005), axis=1))
     text = (root / "panda.urdf").read_text()
-    text = text.replace("meshes/visual/", "meshes/collision/").replace("package://", f"{root.as_posix()}/")
-    tip = _box((-0.017, 0.0, 0.0640), (0.017, 0.033, 0.1016))
-    text = text.replace("</robot>", _ADDED.format(tip=tip) + "</robot>")
+    text = text.replace("</robot>", _ADDED.replace("PAD", pad.as_posix()) + "</robot>")
+    text = re.sub(r"package://meshes/(visual|collision)/finger\.obj", finger.as_posix(), text)
+    drawn, touched = text.split("<visual>"), []
+    touched.append(drawn[0])
+    for part in drawn[1:]:
+        visual, rest = part.split("</visual>")
+        found = re.search(r"package://meshes/\w+/(\w+)\.obj", visual)
+        if found:
+            file = meshes.write_obj(
+                folder / f"{found[1]}.obj", meshes.simplified(collision / f"{found[1]}.obj", _ARM_CORNERS)
+            )
+            visual = visual.replace(found[0], file.as_posix())
+        touched.append(f"<visual>{visual}</visual>{rest}")
     path = folder / "panda.urdf"
-    path.write_text(text)
+    path.write_text("".join(touched).replace("package://", f"{root.as_posix()}/"))
     return path
 
 

@@ -42,6 +42,16 @@ def _circle(radius: float, corners: int) -> list[tuple[float, float]]:
     return [(radius * math.cos(angle), radius * math.sin(angle)) for angle in angles]
 
 
+def _ring(x: float, y: float) -> list[meshes.Mesh]:
+    """The ring on the table that the button sinks into, in twelve convex parts."""
+    inner, outer = ([(x + a, y + b) for a, b in _circle(radius, 12)] for radius in (0.03, 0.04))
+    parts = []
+    for here in range(12):
+        after = (here + 1) % 12
+        parts.append(meshes.prism([inner[here], outer[here], outer[after], inner[after]], (0.44, 0.46), axis=2))
+    return parts
+
+
 def _base(scene: Scene, folder: Path) -> list[urdf.Solid]:
     """The desk: legs, body with the drawer's hollow, top, and the cabinet with its sloping front left and right."""
     wood, dark = scene.wood, scene.wood_dark
@@ -61,11 +71,11 @@ def _base(scene: Scene, folder: Path) -> list[urdf.Solid]:
         urdf.Box((left, 0.02, 0.40), (right, 0.16, 0.42), dark),
         urdf.Box((left, 0.16, 0.40), (right, 0.18, 0.628), dark),
         urdf.Box((left, 0.14, 0.628), (right, 0.18, 0.648), wood),
-        urdf.Box((scene.button_x - 0.04, -0.16, 0.44), (scene.button_x + 0.04, -0.08, 0.46), dark),
+        urdf.Mesh(meshes.write_obj(folder / "button_ring.obj", *_ring(scene.button_x, -0.12)), dark),
     ]
     slope = [(0.02, 0.40), (0.18, 0.40), (0.18, 0.648), (0.14, 0.648), (0.02, 0.44)]
     for name, extent in (("slope_left", (-0.44, left)), ("slope_right", (right, 0.44))):
-        solids.append(urdf.Mesh(meshes.write_obj(folder / f"{name}.obj", *meshes.prism(slope, extent)), wood))
+        solids.append(urdf.Mesh(meshes.write_obj(folder / f"{name}.obj", meshes.prism(slope, extent)), wood))
     return solids
 
 
@@ -97,7 +107,7 @@ def _drawer(scene: Scene) -> list[urdf.Solid]:
 def _switch(folder: Path) -> list[urdf.Solid]:
     """The switch: a rounded bar on two legs."""
     bar = meshes.prism(_octagon((0.0425, -0.0242), (0.0643, 0.0080), 0.004), (-0.0603, 0.0603))
-    solids: list[urdf.Solid] = [urdf.Mesh(meshes.write_obj(folder / "switch_bar.obj", *bar), _METAL)]
+    solids: list[urdf.Solid] = [urdf.Mesh(meshes.write_obj(folder / "switch_bar.obj", bar), _METAL)]
     for low, high in ((-0.0603, -0.0396), (0.0396, 0.0603)):
         solids.append(urdf.Box((low, 0.0, -0.0220), (high, 0.0425, 0.0060), _METAL))
     return solids
@@ -108,7 +118,7 @@ def write_urdf(scene: Scene, folder: Path) -> Path:
     button = meshes.prism(_circle(0.0325, 12), (0.0, 0.024), axis=1)
     links = [
         urdf.Link("base_link", _base(scene, folder), mass=0.0),
-        urdf.Link("button_link", [urdf.Mesh(meshes.write_obj(folder / "button.obj", *button), _BLACK)], mass=0.153812),
+        urdf.Link("button_link", [urdf.Mesh(meshes.write_obj(folder / "button.obj", button), _BLACK)], mass=0.153812),
         urdf.Link("switch_link", _switch(folder), mass=0.238787),
         urdf.Link("slide_link", _slider(scene), mass=1.543491),
         urdf.Link("drawer_link", _drawer(scene), mass=4.231281),
