@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from deer_policies.deer.action_head import HeadState
+from deer_policies.deer.backbone import DeerModel, Text
 from deer_policies.errors import ConfigError
 
 NEVER = -1e8
@@ -169,3 +170,48 @@ class ThresholdRule:
             return Decision(last, None)
         distance = float(self.criterion.distance(candidates[-2], candidates[-1], step))
         return Decision(last or distance <= self.thresholds[index], distance)
+
+
+def run_to_exit(
+    model: DeerModel,
+    text: Text,
+    media: torch.Tensor,
+    proprioception: torch.Tensor | None,
+    state: HeadState,
+    rule: ExitRule,
+    step: int,
+) -> tuple[list[Candidate], list[float]]:
+    """Runs layers until the rule stops; deeper ones are not computed.
+
+    Every candidate starts from the same `state`. The state to keep is the one of the candidate that was taken; the
+    official code runs the head once more for it, with the same numbers.
+
+    Args:
+        model: in evaluation mode.
+        text, media: of one sample, from `DeerModel.text` and `DeerModel.media`.
+        proprioception: (1, 1, 15), or None for a policy without it.
+        state: of the head before this step.
+        rule: decides where to stop.
+        step: control steps since the subtask began.
+
+    Returns:
+        The candidates of the layer before the first exit and of every exit up to the one taken, and the distances
+        that were computed.
+    """
+
+    def run_head(feature: torch.Tensor) -> HeadOutput:
+        pose, gripper_logit, after = model.head(feature[:, None], proprioception, state)
+        return pose[:, 0], gripper_logit[:, 0], after
+
+    candidates: list[Candidate] = []
+    distances: list[float] = []
+    for feature in model.exit_features(text, media):
+        candidates.append(Candidate(feature, run_head))
+        if len(candidates) == 1:
+            continue
+        decision = rule.decide(candidates, step)
+        if decision.distance is not None:
+            distances.append(decision.distance)
+        if decision.stop:
+            break
+    return candidates, distances

@@ -14,7 +14,7 @@ import torch
 from deer_policies.deer.action_head import HeadState
 from deer_policies.deer.backbone import DeerModel, Text
 from deer_policies.deer.budget import CostModel, allowed_exits, blind_exits
-from deer_policies.deer.exits import ALWAYS, Candidate, ExitRule, HeadOutput, ThresholdRule, criterion_named
+from deer_policies.deer.exits import ALWAYS, Candidate, ExitRule, ThresholdRule, criterion_named, run_to_exit
 from deer_policies.deer.preprocess import stack_views
 from deer_policies.deer.thresholds import Calibration, thresholds_for_average
 from deer_policies.deer.tokenizer import Tokenizer
@@ -178,7 +178,8 @@ class DeerPolicy:
                 rule = rule.limited(self._allowed_exits(plan.budget, tokens))
             views = stack_views(observation.rgb_static, observation.rgb_gripper, self.model.config.preprocess)
             media = self.model.media(views[None].to(self.device))
-            candidates, distances = self._run(text, media, observation.proprioception, state, rule)
+            robot = torch.from_numpy(observation.proprioception)[None, None].to(self.device)
+            candidates, distances = run_to_exit(self.model, text, media, robot, state.head, rule, state.step)
             pose, gripper_logit, head_state = candidates[-1].output
             values = torch.cat([pose[0], gripper_logit]).float().cpu().numpy()
         action = Action.clipped(values)
@@ -186,29 +187,6 @@ class DeerPolicy:
         report = self._report(exit_index, candidates, distances, rule, tokens, (time.perf_counter() - started) * 1e3)
         chunk = ActionChunk(action.values[None], self.info.rate_hz)
         return chunk, PolicyState(head_state, state.step + 1), report
-
-    def _run(
-        self, text: Text, media: torch.Tensor, proprioception: np.ndarray, state: PolicyState, rule: ExitRule
-    ) -> tuple[list[Candidate], list[float]]:
-        """Candidates up to the exit that the rule takes, that of the layer before the first exit in front."""
-        robot = torch.from_numpy(proprioception)[None, None].to(self.device)
-
-        def run_head(feature: torch.Tensor) -> HeadOutput:
-            pose, gripper_logit, after = self.model.head(feature[:, None], robot, state.head)
-            return pose[:, 0], gripper_logit[:, 0], after
-
-        candidates: list[Candidate] = []
-        distances: list[float] = []
-        for feature in self.model.exit_features(text, media):
-            candidates.append(Candidate(feature, run_head))
-            if len(candidates) == 1:
-                continue
-            decision = rule.decide(candidates, state.step)
-            if decision.distance is not None:
-                distances.append(decision.distance)
-            if decision.stop:
-                break
-        return candidates, distances
 
     def _report(
         self,
