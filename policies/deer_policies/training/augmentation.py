@@ -16,7 +16,7 @@ def shift_clips(images: torch.Tensor, shift_px: tuple[int, ...], generator: torc
     Returns:
         Images of the same shape and dtype.
     """
-    batch, window, views, channels, height, width = images.shape
+    batch, window, _views, channels, height, width = images.shape
     shifted = images.clone()
     for view, limit in enumerate(shift_px):
         if limit == 0:

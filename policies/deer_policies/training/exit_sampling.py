@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
 import torch
+
+from deer_policies.deer.exits import ALWAYS, Candidate, Decision
 
 
 def uniform_exits(batch: int, window: int, exits: int, generator: torch.Generator) -> torch.Tensor:
@@ -22,6 +27,31 @@ def segment_exits(batch: int, window: int, exits: int, generator: torch.Generato
 
 
 def gather_exits(features: torch.Tensor, exits: torch.Tensor) -> torch.Tensor:
-    """Picks the feature of the drawn exit: features (exits, batch, window, dim), exits (batch, window) -> (batch, window, dim)."""
+    """Picks each step's drawn exit: features (exits, batch, window, dim), exits (batch, window) -> (batch, window, dim)."""
     index = exits.to(features.device)[None, :, :, None].expand(1, *exits.shape, features.shape[-1])
     return features.gather(0, index)[0]
+
+
+class RandomExitRule:
+    """An exit rule that draws the exit of every step, so that data is gathered on histories that mix exits."""
+
+    def __init__(self, exits: int, rng: np.random.Generator) -> None:
+        self._exits = exits
+        self._rng = rng
+        self._drawn = 0
+
+    @property
+    def thresholds(self) -> tuple[float, ...]:
+        """None are consulted; the largest for each exit."""
+        return (ALWAYS,) * self._exits
+
+    def decide(self, candidates: Sequence[Candidate], step: int) -> Decision:
+        """See `deer_policies.deer.exits.ExitRule`; the draw happens at the first exit of a step."""
+        index = len(candidates) - 2
+        if index == 0:
+            self._drawn = int(self._rng.integers(self._exits))
+        return Decision(index >= self._drawn, None)
+
+    def limited(self, exits: int) -> RandomExitRule:
+        """The same with only the first `exits` exits in use."""
+        return RandomExitRule(min(exits, self._exits), self._rng)

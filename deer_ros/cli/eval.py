@@ -1,0 +1,90 @@
+"""`deer eval`: success of a policy on single subtasks from random starts, with what it cost."""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+HELP = "score a policy in simulation: success per task, exits taken and compute spent"
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declares the arguments."""
+    parser.add_argument("--policy", default="deer-nano", help="name of a bundled policy or path of a checkpoint")
+    parser.add_argument("--scene", default="D", help="PlayTable scene: A, B, C or D")
+    parser.add_argument(
+        "--tasks", nargs="+", default=["fixtures"], help="task names, or 'fixtures' for the eight of them"
+    )
+    parser.add_argument("--starts", type=int, default=25, help="random starts for each task")
+    parser.add_argument(
+        "--seed", type=int, default=1000, help="of starts and wordings; keep it apart from training seeds"
+    )
+    depth = parser.add_mutually_exclusive_group()
+    depth.add_argument(
+        "--average-llm-gmac", type=float, help="budget: mean cost of the language model in 1e9 MAC a step"
+    )
+    depth.add_argument("--fixed-exit", type=int, help="always take this exit (0 is the shallowest, -1 the deepest)")
+    parser.add_argument("--workers", type=int, default=2, help="processes")
+    parser.add_argument("--max-steps", type=int, default=360, help="control steps before a trial counts as failed")
+    parser.add_argument(
+        "--out", type=Path, required=True, help="folder for results.jsonl (resumed from) and report.json"
+    )
+
+
+def make_policy(name: str, average_llm_gmac: float | None, fixed_exit: int | None) -> Any:
+    """Builds the policy inside a worker, on one thread, with the depth asked for."""
+    import torch
+
+    from deer_policies.deer.checkpoint import load_policy
+    from deer_policies.deer.exits import ThresholdRule
+    from deer_policies.interfaces import Budget
+
+    torch.set_num_threads(1)
+    policy = load_policy(name)
+    if fixed_exit is not None:
+        policy.set_exit_rule(ThresholdRule.fixed(range(len(policy.info.exit_layers))[fixed_exit]))
+    elif average_llm_gmac is not None:
+        policy.set_budget(Budget(average_llm_gmac=average_llm_gmac))
+    return policy
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Runs the trials with a running score and writes the report."""
+    from deer_sim.evaluation import evaluate, summarise, trials
+    from deer_sim.tasks import FIXTURE_TASKS
+
+    tasks = FIXTURE_TASKS if arguments.tasks == ["fixtures"] else tuple(arguments.tasks)
+    plan = trials(arguments.scene, tasks, arguments.starts, arguments.seed)
+    factory = functools.partial(make_policy, arguments.policy, arguments.average_llm_gmac, arguments.fixed_exit)
+    factory()
+    outcomes = []
+    started = time.monotonic()
+    for outcome in evaluate(plan, factory, arguments.out / "results.jsonl", arguments.workers, arguments.max_steps):
+        outcomes.append(outcome)
+        rate = sum(item.success for item in outcomes) / len(outcomes)
+        left_s = (time.monotonic() - started) / len(outcomes) * (len(plan) - len(outcomes))
+        print(f"{len(outcomes)}/{len(plan)}  {rate:6.1%} solved  {left_s:4.0f} s left  {outcome.key} {outcome.success}")
+    report = {"settings": {**vars(arguments), "out": str(arguments.out)}, **summarise(outcomes)}
+    report["settings"].pop("run", None)
+    (arguments.out / "report.json").write_text(json.dumps(report, indent=2) + "\n")
+    print_report(report)
+    return 0
+
+
+def print_report(report: dict[str, Any]) -> None:
+    """Prints the table of tasks and the cost."""
+    for task, row in [*report["per_task"].items(), ("all", report["all"])]:
+        low, high = row["interval"]
+        print(
+            f"{task:24s} {row['success']:4d}/{row['attempts']:<4d} {row['rate']:6.1%} "
+            f"[{low:.1%}, {high:.1%}]  {row['mean_steps']:5.0f} steps"
+        )
+    print(
+        f"language model: {report['mean_llm_gmac']:.4f} GMAC a step, {report['llm_share']:.1%} of all layers "
+        f"({report['mean_exit_layers']:.2f} layers on average); whole policy: {report['mean_total_gmac']:.4f} GMAC, "
+        f"{report['total_share']:.1%}"
+    )

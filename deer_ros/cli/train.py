@@ -1,0 +1,30 @@
+"""`deer train`: makes a checkpoint from a recipe: demonstrations, training, corrections, thresholds, provenance."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+HELP = "train a policy from a recipe (recipes/*.yaml); interrupted runs go on where they stopped"
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declares the arguments."""
+    parser.add_argument("recipe", type=Path, help="YAML file, see recipes/")
+    parser.add_argument("--out", type=Path, required=True, help="checkpoint to write (.safetensors)")
+    parser.add_argument("--work", type=Path, default=Path(".cache/train"), help="folder for data and training state")
+    parser.add_argument("--workers", type=int, default=2, help="processes that make data")
+    parser.add_argument("--threads", type=int, default=2, help="torch threads")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Runs all rounds of the recipe."""
+    import torch
+
+    from deer_policies.training.recipe import load_recipe
+    from deer_ros.cli.training_run import TrainingRun
+
+    torch.set_num_threads(arguments.threads)
+    recipe = load_recipe(arguments.recipe)
+    TrainingRun(recipe, arguments.work / recipe.name, arguments.workers).run(arguments.out)
+    return 0

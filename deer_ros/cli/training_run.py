@@ -1,0 +1,119 @@
+"""A whole training run: rounds of data and optimisation, exit thresholds, and the checkpoint with its provenance."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from deer_policies.deer.backbone import DeerModel
+from deer_policies.deer.checkpoint import Checkpoint, save
+from deer_policies.deer.config import changed
+from deer_policies.deer.presets import preset
+from deer_policies.deer.tokenizer import Tokenizer
+from deer_policies.interfaces import Budget
+from deer_policies.training.calibration import calibrate
+from deer_policies.training.episodes import Episode, EpisodeStreams, load_episode
+from deer_policies.training.recipe import Recipe, Round
+from deer_policies.training.trainer import Trainer
+from deer_ros.cli.training_data import make_episodes, plan_round
+from deer_sim import instructions
+from deer_sim.tasks import TASKS
+
+logger = logging.getLogger(__name__)
+
+CALIBRATION = "calibration"
+CALIBRATION_SEED = 900
+SMALLEST_STD = 1e-3
+
+
+class TrainingRun:
+    """Runs a recipe in a folder; whatever is finished there is not done again."""
+
+    def __init__(self, recipe: Recipe, folder: Path, workers: int) -> None:
+        self._recipe = recipe
+        self._folder = folder
+        self._workers = workers
+        self._config = changed(preset(recipe.preset), recipe.policy)
+        language = self._config.language
+        self._tokenizer = Tokenizer.train(
+            [text for task in TASKS for text in instructions.training(task)],
+            language.vocabulary,
+            language.max_tokens,
+            self._config.lowercase,
+        )
+
+    def run(self, out: Path) -> None:
+        """Makes the checkpoint `out`."""
+        recipe = self._recipe
+        episodes: list[Episode] = []
+        trainer: Trainer | None = None
+        for index, part in enumerate(recipe.rounds):
+            episodes += self._round_episodes(index, part)
+            if trainer is None:
+                trainer = self._trainer(episodes)
+            self._train(trainer, f"round-{index}", part.phase, episodes)
+        assert trainer is not None, "a recipe has at least one round"
+        self._train(trainer, "heads", recipe.heads, episodes)
+        self._finish(trainer, out)
+
+    def _train(self, trainer: Trainer, name: str, phase: Any, episodes: list[Episode]) -> None:
+        settings = self._recipe.optimisation
+        rng = np.random.default_rng([self._recipe.seed, trainer.steps_done])
+        streams = EpisodeStreams(episodes, settings.batch, settings.window, rng)
+        logger.info("%s: %d episodes, %d steps of data", name, len(episodes), streams.steps)
+        trainer.run(phase, streams, name)
+        path = self._policy_of(name)
+        if not path.exists():
+            save(path, Checkpoint(trainer.average, self._tokenizer))
+
+    def _policy_of(self, name: str) -> Path:
+        return self._folder / f"{name}.safetensors"
+
+    def _trainer(self, episodes: list[Episode]) -> Trainer:
+        """A fresh model whose robot state is normalised by the first round's data."""
+        robot = np.concatenate([episode.proprioception for episode in episodes])
+        config = self._config.with_proprioception_statistics(robot.mean(0), np.maximum(robot.std(0), SMALLEST_STD))
+        torch.manual_seed(self._recipe.seed)
+        return Trainer(DeerModel(config), self._tokenizer, self._recipe.optimisation, self._folder, self._recipe.seed)
+
+    def _round_episodes(self, index: int, part: Round) -> list[Episode]:
+        policy = None if part.expert_acts else self._policy_of(f"round-{index - 1}")
+        return self._episodes(
+            f"round-{index}", part.episodes_per_task, self._recipe.seed * 100 + index, policy, "training"
+        )
+
+    def _episodes(self, name: str, count: int, seed: int, policy: Path | None, wordings: str) -> list[Episode]:
+        recipe = self._recipe
+        plans = plan_round(self._folder / "episodes" / name, recipe.scenes, recipe.tasks, count, seed)
+        make_episodes(plans, self._config.preprocess, policy, self._workers, wordings)
+        texts = {task: tuple(getattr(instructions, wordings)(task)) for task in recipe.tasks}
+        return [load_episode(plan.path, texts) for plan in plans]
+
+    def _finish(self, trainer: Trainer, out: Path) -> None:
+        """Solves thresholds on the final policy's own steps, from starts and wordings that training has not seen."""
+        recipe = self._recipe
+        seed = recipe.seed * 100 + CALIBRATION_SEED
+        count = recipe.calibration_episodes_per_task
+        held_out = self._episodes(CALIBRATION, count, seed, self._policy_of("heads"), "validation")
+        source = {"episodes": len(held_out), "seed": seed, "scenes": recipe.scenes, "wordings": "validation"}
+        calibration = calibrate(trainer.average, self._tokenizer, held_out, seed, source)
+        budget = Budget(average_llm_gmac=recipe.average_llm_gmac)
+        provenance = {"recipe": recipe.to_dict(), "seed": recipe.seed, "commit": _commit(), "torch": torch.__version__}
+        save(out, Checkpoint(trainer.average, self._tokenizer, calibration, budget, provenance))
+        logger.info("wrote %s", out)
+
+
+def _commit() -> str:
+    """The commit of the source tree, or 'unknown' for an installed package."""
+    try:
+        done = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return done.stdout.strip()

@@ -1,0 +1,158 @@
+"""Recorded episodes as the trainer reads them: images at the policy's own size, labels, and wordings."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from deer_policies.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Episode:
+    """One instruction being followed.
+
+    Attributes:
+        images: (steps, views, 3, height, width) uint8, preprocessed by the policy's own preprocessing.
+        proprioception: (steps, 15) float32.
+        labels: (steps, 7) float32, the action to imitate at each step.
+        task: name of the subtask, for balance and for reports.
+        instructions: wordings that fit; training draws one of them each time.
+    """
+
+    images: np.ndarray
+    proprioception: np.ndarray
+    labels: np.ndarray
+    task: str
+    instructions: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        steps = len(self.images)
+        if steps == 0 or self.images.ndim != 5 or self.images.dtype != np.uint8:
+            raise ConfigError(
+                f"episode images are {self.images.shape} {self.images.dtype}; need (steps, views, 3, h, w) uint8"
+            )
+        if self.proprioception.shape != (steps, 15) or self.labels.shape != (steps, 7):
+            raise ConfigError(
+                f"{steps} images, proprioception {self.proprioception.shape}, labels {self.labels.shape}: "
+                "all need the same number of steps, 15 and 7 values wide"
+            )
+        if not self.instructions:
+            raise ConfigError(f"episode of task {self.task!r} has no instruction; give at least one wording")
+
+
+def save_episode(path: Path, episode: Episode) -> None:
+    """Writes one .npz, complete or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    with open(partial, "wb") as file:
+        np.savez(
+            file,
+            images=episode.images,
+            proprioception=episode.proprioception.astype(np.float32),
+            labels=episode.labels.astype(np.float32),
+            task=np.array(episode.task),
+        )
+    os.replace(partial, path)
+
+
+def load_episode(path: Path, instructions: Mapping[str, tuple[str, ...]]) -> Episode:
+    """Reads what `save_episode` wrote; the wordings come from `instructions` by task, so that they can change.
+
+    Raises:
+        ConfigError: naming the file, if it is damaged.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            task = str(arrays["task"])
+            return Episode(arrays["images"], arrays["proprioception"], arrays["labels"], task, instructions[task])
+    except (OSError, ValueError, KeyError, EOFError) as error:
+        raise ConfigError(f"{path} is not an episode file ({error}); delete it and collect again") from error
+
+
+@dataclass(frozen=True)
+class Windows:
+    """The next `window` steps of each stream.
+
+    Attributes:
+        images: (batch, window, views, 3, height, width) uint8.
+        proprioception: (batch, window, 15) float32.
+        labels: (batch, window, 7) float32.
+        weight: (batch, window) float32, 0 after an episode's end.
+        instructions: one text a stream.
+        starts: (batch,) bool, True where an episode begins, so that the recurrent state starts anew.
+    """
+
+    images: np.ndarray
+    proprioception: np.ndarray
+    labels: np.ndarray
+    weight: np.ndarray
+    instructions: list[str]
+    starts: np.ndarray
+
+
+class EpisodeStreams:
+    """Plays episodes side by side in consecutive windows, so that the recurrent state is trained as it will be used.
+
+    The official training cuts windows anywhere and starts each from a zero state, but runs for hundreds of steps.
+    Tasks are drawn evenly, and within a task the episodes.
+    """
+
+    def __init__(self, episodes: Iterable[Episode], batch: int, window: int, rng: np.random.Generator) -> None:
+        self._by_task: dict[str, list[Episode]] = {}
+        for episode in episodes:
+            self._by_task.setdefault(episode.task, []).append(episode)
+        if not self._by_task:
+            raise ConfigError("there is no episode to train on; collect demonstrations first")
+        self._window = window
+        self._rng = rng
+        self._playing = [self._draw() for _ in range(batch)]
+        self._position = [0] * batch
+
+    @property
+    def steps(self) -> int:
+        """Number of recorded steps."""
+        return sum(len(episode.images) for episodes in self._by_task.values() for episode in episodes)
+
+    def add(self, episodes: Iterable[Episode]) -> None:
+        """Takes more episodes in; they are drawn from now on."""
+        for episode in episodes:
+            self._by_task.setdefault(episode.task, []).append(episode)
+
+    def _draw(self) -> tuple[Episode, str]:
+        tasks = list(self._by_task)
+        episodes = self._by_task[tasks[self._rng.integers(len(tasks))]]
+        episode = episodes[self._rng.integers(len(episodes))]
+        return episode, episode.instructions[self._rng.integers(len(episode.instructions))]
+
+    def __iter__(self) -> Iterator[Windows]:
+        while True:
+            yield self.next()
+
+    def next(self) -> Windows:
+        """The next window of every stream."""
+        batch, window = len(self._playing), self._window
+        shape = self._playing[0][0].images.shape[1:]
+        images = np.zeros((batch, window, *shape), np.uint8)
+        proprioception = np.zeros((batch, window, 15), np.float32)
+        labels = np.zeros((batch, window, 7), np.float32)
+        weight = np.zeros((batch, window), np.float32)
+        starts = np.zeros(batch, bool)
+        for stream in range(batch):
+            if self._position[stream] >= len(self._playing[stream][0].images):
+                self._playing[stream], self._position[stream] = self._draw(), 0
+            episode, position = self._playing[stream][0], self._position[stream]
+            part = slice(position, position + window)
+            count = len(episode.images[part])
+            images[stream, :count] = episode.images[part]
+            proprioception[stream, :count] = episode.proprioception[part]
+            labels[stream, :count] = episode.labels[part]
+            weight[stream, :count] = 1.0
+            starts[stream] = position == 0
+            self._position[stream] += window
+        instructions = [instruction for _, instruction in self._playing]
+        return Windows(images, proprioception, labels, weight, instructions, starts)

@@ -1,0 +1,53 @@
+"""Expert corrections on a policy's own states (DAgger, Ross et al. 2011): the policy acts, the expert labels."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from deer_policies.interfaces import Policy
+from deer_sim.collection import Episode, Recorder, begin_at
+from deer_sim.environment import Environment
+from deer_sim.expert import Expert
+from deer_sim.starts import Start
+from deer_sim.tasks import solved
+
+POLICY_STEPS = 150
+"""Control steps that a policy may take before the expert finishes the task."""
+EXPERT_STEPS = 150
+"""Control steps that the expert then has."""
+EARLY_TAKEOVER = 0.25
+"""Share of the episodes in which the expert takes over at a random step before that."""
+
+
+def correct_episode(
+    environment: Environment,
+    expert: Expert,
+    policy: Policy,
+    task: str,
+    instruction: str,
+    start: Start,
+    rng: np.random.Generator,
+) -> Episode:
+    """Lets the policy act from `start`, labels each step with the expert's action; the expert finishes if need be.
+
+    In some of the episodes the expert takes over early, so that the data shows a way out of the states that the policy
+    reaches. Arguments are those of `deer_sim.collection.collect_episode`.
+    """
+    first, _ = begin_at(environment, expert, start, int(rng.integers(2**31)))
+    expert.begin(task, first)
+    state = policy.initial_state()
+    policy_steps = int(rng.integers(10, POLICY_STEPS)) if rng.random() < EARLY_TAKEOVER else POLICY_STEPS
+    recorder = Recorder(task, instruction)
+    now, success = first, False
+    for step in range(policy_steps + EXPERT_STEPS):
+        label = executed = expert.action(now)
+        if step < policy_steps:
+            chunk, state, _ = policy.step(now.observation(instruction), state)
+            executed = chunk.first.values
+        recorder.add(now, label, executed)
+        now = environment.step(executed)
+        expert.executed(executed)
+        success = bool(solved(first.state, now.state, (task,)))
+        if success:
+            break
+    return recorder.finish(now, success)

@@ -1,0 +1,38 @@
+"""Confidence intervals for success rates and for paired differences."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+
+def wilson_interval(successes: int, attempts: int, z: float = 1.96) -> tuple[float, float]:
+    """Wilson's score interval of a success rate; z = 1.96 gives 95 % (Wilson 1927)."""
+    if attempts == 0:
+        return 0.0, 1.0
+    rate = successes / attempts
+    centre = rate + z * z / (2 * attempts)
+    spread = z * math.sqrt(rate * (1 - rate) / attempts + z * z / (4 * attempts * attempts))
+    scale = 1 + z * z / attempts
+    return max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale)
+
+
+def paired_difference(
+    first: np.ndarray, second: np.ndarray, rng: np.random.Generator, samples: int = 10000, confidence: float = 0.95
+) -> tuple[float, float, float]:
+    """Mean of first - second over the same episodes, with a bootstrap interval: (mean, low, high).
+
+    Args:
+        first, second: (episodes,) outcomes of two policies on the same starts, in the same order.
+        rng: randomness of the bootstrap.
+        samples: number of resamples.
+        confidence: of the interval.
+    """
+    if first.shape != second.shape or first.ndim != 1 or len(first) == 0:
+        raise ValueError(f"need two equal, non-empty vectors of outcomes; got {first.shape} and {second.shape}")
+    difference = np.asarray(first, float) - np.asarray(second, float)
+    means = difference[rng.integers(len(difference), size=(samples, len(difference)))].mean(axis=1)
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(means, [tail, 1 - tail])
+    return float(difference.mean()), float(low), float(high)
