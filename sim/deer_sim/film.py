@@ -85,9 +85,12 @@ class FilmComposer:
         exit_layers: 0-based layer of each exit, shallowest first (see `PolicyInfo.exit_layers`).
         outcomes: of each subtask: True solved, False not, None not tried. Shown once the film has passed it.
         title: small line in the corner, such as 'deer-nano · PlayTable-D'.
+        full_gmac: cost of the whole language model that budgets are shown against.
     """
 
-    def __init__(self, exit_layers: Sequence[int], outcomes: Sequence[bool | None], title: str) -> None:
+    def __init__(
+        self, exit_layers: Sequence[int], outcomes: Sequence[bool | None], title: str, full_gmac: float
+    ) -> None:
         if not exit_layers or not outcomes:
             raise ConfigError(
                 "a film needs at least one exit and one subtask; pass PolicyInfo.exit_layers and outcomes"
@@ -95,6 +98,7 @@ class FilmComposer:
         self._exit_layers = tuple(exit_layers)
         self._outcomes = tuple(outcomes)
         self._title = title
+        self._budget_full_gmac = full_gmac
         self._strip: deque[tuple[int, int, float | None]] = deque(maxlen=(STRIP[2] - STRIP[0]) // STEP_WIDTH)
         self._spent_gmac = self._full_gmac = 0.0
 
@@ -146,8 +150,7 @@ class FilmComposer:
 
     def _figures(self, canvas: _Canvas, shot: Shot) -> None:
         left, top = MARGIN + STATIC_SIZE + 16, CAMERAS_TOP + GRIPPER_SIZE + 14
-        full = shot.report.full_llm_gmac
-        budget = "no limit" if shot.budget_gmac is None else f"{shot.budget_gmac / full:.0%}"
+        budget = "no limit" if shot.budget_gmac is None else f"{shot.budget_gmac / self._budget_full_gmac:.0%}"
         figures = (
             ("step", f"{shot.step}"),
             ("budget of full", budget),

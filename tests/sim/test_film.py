@@ -60,7 +60,7 @@ def ladder_of(frame: np.ndarray) -> np.ndarray:
 
 
 def test_frame_shows_both_cameras() -> None:
-    frame = FilmComposer(LAYERS, (None,), "title").frame(make_shot())
+    frame = FilmComposer(LAYERS, (None,), "title", 0.04).frame(make_shot())
     assert frame.shape == (HEIGHT, WIDTH, 3)
     assert frame.dtype == np.uint8
     middle = CAMERAS_TOP + 200
@@ -70,13 +70,13 @@ def test_frame_shows_both_cameras() -> None:
 
 @pytest.mark.parametrize("taken", range(4))
 def test_only_the_taken_rung_is_lit(taken: int) -> None:
-    ladder = ladder_of(FilmComposer(LAYERS, (None,), "title").frame(make_shot(taken)))
+    ladder = ladder_of(FilmComposer(LAYERS, (None,), "title", 0.04).frame(make_shot(taken)))
     lit = [shows(ladder, exit_colour(index, len(LAYERS))) for index in range(len(LAYERS))]
     assert lit == [index == taken for index in range(len(LAYERS))]
 
 
 def test_strip_grows_with_each_step_and_higher_for_deeper_exits() -> None:
-    composer = FilmComposer(LAYERS, (None,), "title")
+    composer = FilmComposer(LAYERS, (None,), "title", 0.04)
     composer.frame(make_shot(0))
     frame = composer.frame(make_shot(3))
     strip = strip_of(frame)
@@ -92,7 +92,7 @@ def test_budget_change_is_marked_where_it_happens() -> None:
     above = slice(top - 9, top)
 
     def marked(*budgets: float | None) -> bool:
-        composer = FilmComposer(LAYERS, (None,), "title")
+        composer = FilmComposer(LAYERS, (None,), "title", 0.04)
         for budget in budgets:
             frame = composer.frame(make_shot(0, budget_gmac=budget))
         return bool((frame[above, right - 12 : right - 4] != np.array(BACKGROUND, np.uint8)).any())
@@ -103,7 +103,7 @@ def test_budget_change_is_marked_where_it_happens() -> None:
 
 
 def test_outcomes_show_once_the_film_has_passed_them() -> None:
-    composer = FilmComposer(LAYERS, (True, False, None), "title")
+    composer = FilmComposer(LAYERS, (True, False, None), "title", 0.04)
     first = composer.frame(make_shot(subtask=0))[20:40, 190:]
     last = composer.frame(make_shot(subtask=2))[20:40, 190:]
     assert not shows(first, SOLVED)
@@ -113,13 +113,13 @@ def test_outcomes_show_once_the_film_has_passed_them() -> None:
 
 
 def test_long_instruction_stays_inside_the_frame() -> None:
-    frame = FilmComposer(LAYERS, (None,), "title").frame(make_shot(instruction="put it there " * 40))
+    frame = FilmComposer(LAYERS, (None,), "title", 0.04).frame(make_shot(instruction="put it there " * 40))
     assert (frame[45:95, WIDTH - MARGIN + 2 :] == np.array(BACKGROUND, np.uint8)).all()
     assert (frame[45:95, WIDTH - 200 : WIDTH - MARGIN] != np.array(BACKGROUND, np.uint8)).any()
 
 
 def test_card_carries_its_text() -> None:
-    composer = FilmComposer(LAYERS, (None,), "title")
+    composer = FilmComposer(LAYERS, (None,), "title", 0.04)
     assert (composer.card("4 of 5 solved", ["seed 0"]) != composer.card("", [])).any()
 
 
@@ -137,6 +137,6 @@ def test_costs_are_given_in_readable_units(value: float, text: str) -> None:
 
 def test_unknown_exit_is_refused() -> None:
     with pytest.raises(ConfigError, match="exit 3 is not one of the 2 exits"):
-        FilmComposer((1, 3), (None,), "title").frame(make_shot(3))
+        FilmComposer((1, 3), (None,), "title", 0.04).frame(make_shot(3))
     with pytest.raises(ConfigError, match="at least one exit"):
-        FilmComposer((), (None,), "title")
+        FilmComposer((), (None,), "title", 0.04)
