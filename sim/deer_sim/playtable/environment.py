@@ -60,7 +60,9 @@ class PlayTable:
         table_body = client.loadURDF(str(table.write_urdf(self.scene, folder)), useFixedBase=True)
         self._fixtures = Fixtures(client, table_body, self.scene)
         plane = client.createMultiBody(
-            0.0, client.createCollisionShape(client.GEOM_PLANE), -1, (0.0, 0.0, 0.0), (0.0, 0.0, 0.0, 1.0)
+            baseMass=0.0,
+            baseCollisionShapeIndex=client.createCollisionShape(client.GEOM_PLANE),
+            baseVisualShapeIndex=renderer.hidden_shape(client),
         )
         self._names = self._body_names(plane)
         self._cameras = renderer.Cameras(client, self._robot.body) if cameras else None

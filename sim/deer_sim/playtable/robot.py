@@ -85,7 +85,7 @@ _PAD_PROFILE = (
     (0.0550, 0.0095),
 )
 """Corners (z, x) of the rubber pad's front view; it lies on the inner side of the finger."""
-_ARM_CORNERS = 48
+_ARM_CORNERS = 80
 """Directions in which the drawn arm keeps its corners; TinyRenderer's time grows with the number of triangles."""
 
 

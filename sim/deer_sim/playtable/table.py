@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from deer_sim.playtable import meshes, urdf
+from deer_sim.playtable import meshes, shell, urdf
 from deer_sim.playtable.scene import BUTTON_RANGE_M, DRAWER_RANGE_M, SWITCH_RANGE_M, Scene
 
 SLIDER, DRAWER, BUTTON, SWITCH = "base__slide", "base__drawer", "base__button", "base__switch"
@@ -54,54 +54,56 @@ def _ring(x: float, y: float) -> list[meshes.Mesh]:
 
 def _base(scene: Scene, folder: Path) -> list[urdf.Solid]:
     """The desk: legs, body with the drawer's hollow, top, and the cabinet with its sloping front left and right."""
-    wood, dark = scene.wood, scene.wood_dark
     left, right = scene.cabinet_x
     hollow_left, hollow_right = scene.drawer_x - 0.2, scene.drawer_x + 0.2
     solids: list[urdf.Solid] = [
-        urdf.Box((side * 0.42 - 0.02, end * 0.164 - 0.016, 0.0), (side * 0.42 + 0.02, end * 0.164 + 0.016, 0.30), dark)
+        urdf.Box((side * 0.42 - 0.02, end * 0.164 - 0.016, 0.0), (side * 0.42 + 0.02, end * 0.164 + 0.016, 0.30))
         for side in (-1, 1)
         for end in (-1, 1)
     ]
     solids += [
-        urdf.Box((-0.42, -0.16, 0.30), (0.42, 0.16, 0.32), dark),
-        urdf.Box((-0.42, -0.16, 0.32), (hollow_left, 0.16, 0.40), wood),
-        urdf.Box((hollow_right, -0.16, 0.32), (0.42, 0.16, 0.40), wood),
-        urdf.Box((hollow_left, 0.06, 0.32), (hollow_right, 0.16, 0.40), dark),
-        urdf.Box((-0.44, -0.18, 0.40), (0.44, 0.02, 0.44), wood),
-        urdf.Box((left, 0.02, 0.40), (right, 0.16, 0.42), dark),
-        urdf.Box((left, 0.16, 0.40), (right, 0.18, 0.628), dark),
-        urdf.Box((left, 0.14, 0.628), (right, 0.18, 0.648), wood),
-        urdf.Mesh(meshes.write_obj(folder / "button_ring.obj", *_ring(scene.button_x, -0.12)), dark),
+        urdf.Box((-0.42, -0.16, 0.30), (0.42, 0.16, 0.32)),
+        urdf.Box((-0.42, -0.16, 0.32), (hollow_left, 0.16, 0.40)),
+        urdf.Box((hollow_right, -0.16, 0.32), (0.42, 0.16, 0.40)),
+        urdf.Box((hollow_left, 0.06, 0.32), (hollow_right, 0.16, 0.40)),
+        urdf.Box((-0.44, -0.18, 0.40), (0.44, 0.02, 0.44)),
+        urdf.Box((left, 0.02, 0.40), (right, 0.16, 0.42)),
+        urdf.Box((left, 0.16, 0.40), (right, 0.18, 0.628)),
+        urdf.Box((left, 0.14, 0.628), (right, 0.18, 0.648)),
     ]
     slope = [(0.02, 0.40), (0.18, 0.40), (0.18, 0.648), (0.14, 0.648), (0.02, 0.44)]
     for name, extent in (("slope_left", (-0.44, left)), ("slope_right", (right, 0.44))):
-        solids.append(urdf.Mesh(meshes.write_obj(folder / f"{name}.obj", meshes.prism(slope, extent)), wood))
+        solids.append(urdf.Mesh(meshes.write_obj(folder / f"{name}.obj", meshes.prism(slope, extent))))
     return solids
 
 
-def _slider(scene: Scene) -> list[urdf.Solid]:
-    """The sliding door: a panel and a C-shaped grip whose bar runs parallel to it, 3.5 cm off."""
-    return [
-        urdf.Box((-0.0006, -0.1206, -0.0006), (0.2806, 0.1203, 0.0219), scene.wood_dark),
+def _slider(scene: Scene) -> tuple[urdf.Box, list[urdf.Box]]:
+    """The sliding door: a panel, and a C-shaped grip whose bar runs parallel to it, 3.5 cm off."""
+    panel = urdf.Box((-0.0006, -0.1206, -0.0006), (0.2806, 0.1203, 0.0219), scene.wood_dark)
+    grip = [
         urdf.Box((0.1192, -0.0803, 0.0219), (0.1608, -0.0577, 0.0801), _METAL),
         urdf.Box((0.1192, 0.0574, 0.0219), (0.1608, 0.0811, 0.0801), _METAL),
         urdf.Box((0.1192, -0.0577, 0.0575), (0.1608, 0.0574, 0.0801), _METAL),
     ]
+    return panel, grip
 
 
-def _drawer(scene: Scene) -> list[urdf.Solid]:
-    """The drawer: front, sides, back, floor, and a bar handle on two arms."""
+def _drawer(scene: Scene) -> tuple[list[urdf.Box], list[urdf.Box]]:
+    """The drawer: front, back, left and right side, floor; and a bar handle on two arms."""
     dark = scene.wood_dark
-    return [
+    walls = [
         urdf.Box((-0.2209, -0.0209, 0.1574), (0.2209, 0.0812, 0.1820), dark),
         urdf.Box((-0.2015, -0.0015, -0.0609), (0.2015, 0.0812, -0.0380), dark),
         urdf.Box((-0.2015, -0.0015, -0.0380), (-0.1769, 0.0812, 0.1574), dark),
         urdf.Box((0.1769, -0.0015, -0.0380), (0.2015, 0.0812, 0.1574), dark),
         urdf.Box((-0.1769, -0.0015, -0.0380), (0.1769, 0.0214, 0.1574), scene.wood),
+    ]
+    handle = [
         urdf.Box((-0.1206, 0.0196, 0.1820), (-0.0959, 0.0618, 0.2383), _METAL),
         urdf.Box((0.0959, 0.0196, 0.1820), (0.1206, 0.0618, 0.2383), _METAL),
         urdf.Box((-0.1206, 0.0196, 0.2383), (0.1206, 0.0601, 0.2612), _METAL),
     ]
+    return walls, handle
 
 
 def _switch(folder: Path) -> list[urdf.Solid]:
@@ -116,15 +118,20 @@ def _switch(folder: Path) -> list[urdf.Solid]:
 def write_urdf(scene: Scene, folder: Path) -> Path:
     """Writes the table's URDF and the meshes that it names into `folder`, and returns the URDF's path."""
     button = meshes.prism(_circle(0.0325, 12), (0.0, 0.024), axis=1)
+    panel, grip = _slider(scene)
+    walls, handle = _drawer(scene)
+    board = urdf.Box((-0.26, 0.0, -0.07), (0.26, 0.021, 0.07), scene.wood)
+    ring = urdf.Mesh(meshes.write_obj(folder / "button_ring.obj", *_ring(scene.button_x, -0.12)), scene.wood_dark)
+    base = [*_base(scene, folder), ring]
     links = [
-        urdf.Link("base_link", _base(scene, folder), mass=0.0),
-        urdf.Link("button_link", [urdf.Mesh(meshes.write_obj(folder / "button.obj", button), _BLACK)], mass=0.153812),
-        urdf.Link("switch_link", _switch(folder), mass=0.238787),
-        urdf.Link("slide_link", _slider(scene), mass=1.543491),
-        urdf.Link("drawer_link", _drawer(scene), mass=4.231281),
-        urdf.Link("led_link", [urdf.Box((-0.08, 0.0, -0.02), (0.08, 0.016, 0.02), (1.0, 1.0, 1.0))], mass=0.204),
-        urdf.Link("light_link", [urdf.Sphere((0.0, 0.0265, 0.0), 0.028, (1.0, 1.0, 1.0))], mass=0.173918),
-        urdf.Link("plank_link", [urdf.Box((-0.26, 0.0, -0.07), (0.26, 0.021, 0.07), scene.wood)], mass=2.84375),
+        urdf.Link("base_link", base, 0.0, drawn=[*shell.base(scene, folder), ring]),
+        urdf.Link("button_link", [urdf.Mesh(meshes.write_obj(folder / "button.obj", button), _BLACK)], 0.153812),
+        urdf.Link("switch_link", _switch(folder), 0.238787),
+        urdf.Link("slide_link", [panel, *grip], 1.543491, drawn=shell.slider(folder, panel, grip)),
+        urdf.Link("drawer_link", [*walls, *handle], 4.231281, drawn=shell.drawer(folder, walls, handle)),
+        urdf.Link(LED_LINK, [urdf.Box((-0.08, 0.0, -0.02), (0.08, 0.016, 0.02))], 0.204),
+        urdf.Link(BULB_LINK, [urdf.Sphere((0.0, 0.0265, 0.0), 0.028)], 0.173918),
+        urdf.Link("plank_link", [board], 2.84375, drawn=shell.plank(folder, board)),
     ]
     middle = sum(scene.cabinet_x) / 2
 

@@ -55,24 +55,28 @@ Solid = Box | Sphere | Mesh
 
 @dataclass(frozen=True)
 class Link:
-    """A rigid part: what it looks like, what it touches with, and its mass (0 fixes a base to the world)."""
+    """A rigid part.
+
+    Attributes:
+        name: unique in its file.
+        solids: what it touches with.
+        mass: in kg; 0 fixes a base to the world.
+        drawn: what it looks like, where that is not `solids`.
+    """
 
     name: str
     solids: Sequence[Solid]
     mass: float
-    centre_of_mass: Vector = (0.0, 0.0, 0.0)
-    visuals: Sequence[Solid] | None = None
-    """Drawn instead of `solids` where given."""
+    drawn: Sequence[Solid] | None = None
 
     def text(self) -> str:
         """URDF of the link."""
-        centre = " ".join(f"{value:.8g}" for value in self.centre_of_mass)
         parts = [
-            f'<link name="{self.name}"><inertial><origin xyz="{centre}"/><mass value="{self.mass}"/>'
+            f'<link name="{self.name}"><inertial><mass value="{self.mass}"/>'
             '<inertia ixx="1" ixy="0" ixz="0" iyy="1" iyz="0" izz="1"/></inertial>'
         ]
-        drawn = self.solids if self.visuals is None else self.visuals
-        for kind, solids in (("visual", drawn), ("collision", self.solids)):
+        shown = self.solids if self.drawn is None else self.drawn
+        for kind, solids in (("visual", shown), ("collision", self.solids)):
             for index, solid in enumerate(solids):
                 geometry, place = solid.geometry()
                 xyz = " ".join(f"{value:.8g}" for value in place)
