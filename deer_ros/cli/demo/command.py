@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import argparse
-import platform
-import subprocess
+import shlex
 from dataclasses import replace
 from datetime import datetime
-from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from deer_policies.errors import ConfigError, DeerError
+
+if TYPE_CHECKING:
+    from deer_ros.bringup import StackConfig
+    from deer_ros.cli.demo.chain import Chain
+    from deer_ros.cli.demo.conductor import Budgets
+    from deer_ros.cli.demo.progress import Progress
+    from deer_ros.cli.demo.record import DemoRecord
 
 HELP = "watch the robot follow five instructions in simulation, over ROS 2; writes a film and a report"
 SOLVED_NEEDED = 4
 """Of five; with fewer the exit status is 1."""
-DISTRIBUTIONS = ("deer_ros", "numpy", "torch", "pybullet", "ros-rclpy")
-END_CARD_FRAMES = 75
+BUDGETS = (0.8, 0.4)
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -28,12 +33,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--budgets",
         type=float,
         nargs=2,
-        default=(0.8, 0.4),
+        default=BUDGETS,
         metavar=("FIRST", "SECOND"),
-        help="mean compute of the language model as parts of running all its layers, before and after the change",
+        help="mean compute of the language model before and after the change, as parts of running all its layers",
     )
-    parser.add_argument("--max-steps", type=int, default=360, help="control steps before an instruction counts as failed")
-    parser.add_argument("--out", type=Path, default=Path("runs"), help="folder in which the run gets a folder of its own")
+    parser.add_argument(
+        "--max-steps", type=int, default=360, help="control steps before an instruction counts as failed"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs"), help="folder in which the run gets a folder of its own"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -42,58 +51,96 @@ def run(arguments: argparse.Namespace) -> int:
     What was recorded before an interruption or an error is written as well; then the cause is raised again.
     """
     from deer_policies.deer.checkpoint import load_policy
-    from deer_ros.bringup import Stack
     from deer_ros.cli.demo.chain import draw_chain
-    from deer_ros.cli.demo.conductor import Budgets, Conductor
+    from deer_ros.cli.demo.conductor import Budgets
     from deer_ros.cli.demo.progress import open_progress
+    from deer_ros.cli.demo.provenance import commit, versions
+    from deer_ros.cli.demo.publish import PAGE, publish
     from deer_ros.cli.demo.record import DemoRecord
-    from deer_ros.cli.demo.recorder import Recorder
 
     if arguments.max_steps < 1:
         raise ConfigError(f"--max-steps is {arguments.max_steps}; it must be at least 1")
     chain = draw_chain(arguments.scene, arguments.seed)
     policy = load_policy(arguments.policy)
-    info = policy.info
-    full_gmac = policy.costs.llm_gmac(len(info.exit_layers) - 1)
-    budgets = Budgets(*(share * full_gmac for share in arguments.budgets), full_gmac)
+    full_gmac = policy.costs.llm_gmac(len(policy.info.exit_layers) - 1)
+    first, second = arguments.budgets
+    budgets = Budgets(first * full_gmac, second * full_gmac, full_gmac)
     started = datetime.now().astimezone()
     folder = arguments.out / started.strftime("%Y%m%d-%H%M%S")
-    folder.mkdir(parents=True, exist_ok=True)
     record = DemoRecord(
-        policy=info.name,
-        weights_sha256=info.weights_sha256,
-        exit_layers=info.exit_layers,
+        policy=policy.info.name,
+        weights_sha256=policy.info.weights_sha256,
+        exit_layers=policy.info.exit_layers,
         full_gmac=full_gmac,
         seed=arguments.seed,
-        environment="",
-        renderer="",
         command=command_line(arguments),
         started=started.isoformat(timespec="seconds"),
         commit=commit(),
         versions=versions(),
         planned=len(chain.links),
-        subtasks=(),
     )
-    cause: BaseException | None = None
-    conductor: Conductor | None = None
-    title = f"{info.name} · scene {arguments.scene} · seed {arguments.seed}"
-    with open_progress(len(info.exit_layers), chain.links, title) as progress:
-        progress.note(f"starting simulator, policy and safety node; their output goes to {folder / 'logs'}")
-        try:
-            with Stack(stack_config(arguments, folder / "logs")) as stack:
-                recorder = Recorder(stack.client)
-                simulator = stack.client.reset(arguments.seed, chain.start.robot_obs, chain.start.scene_obs)
-                record = replace(record, environment=simulator.environment, renderer=simulator.renderer)
-                conductor = Conductor(stack.client, recorder, progress, budgets, arguments.max_steps)
-                conductor.run(chain.links)
-        except (KeyboardInterrupt, DeerError) as error:
-            cause = error
-            progress.note("interrupted; writing what was recorded" if isinstance(error, KeyboardInterrupt) else f"{error}")
-        if conductor is not None and conductor.records:
-            write(replace(record, subtasks=tuple(conductor.records)), folder, progress)
+    title = f"{record.policy} · scene {arguments.scene} · seed {arguments.seed}"
+    with open_progress(len(record.exit_layers), chain.links, title) as progress:
+        record, cause = perform(arguments, chain, budgets, record, folder, progress)
+        if record.subtasks:
+            record = publish(record, folder, progress)
+    if record.subtasks:
+        print(f"{record.solved} of {record.planned} instructions carried out; see {folder / PAGE}")
     if cause is not None:
         raise cause
-    assert conductor is not None
-    solved = sum(subtask.success for subtask in conductor.records)
-    print(f"{solved} of {len(chain.links)} instructions carried out")
-    return 0 if solved >= SOLVED_NEEDED else 1
+    return 0 if record.solved >= SOLVED_NEEDED else 1
+
+
+def perform(
+    arguments: argparse.Namespace,
+    chain: Chain,
+    budgets: Budgets,
+    record: DemoRecord,
+    folder: Path,
+    progress: Progress,
+) -> tuple[DemoRecord, BaseException | None]:
+    """Starts the stack, leads it through the chain, and stops it.
+
+    Returns:
+        The record with what was done, and what cut it short, if anything did.
+    """
+    from deer_ros.bringup import Stack
+    from deer_ros.cli.demo.conductor import Conductor
+    from deer_ros.cli.demo.recorder import Recorder
+
+    conductor = None
+    cause: BaseException | None = None
+    progress.note(f"starting simulator, policy and safety node; their logs are in {folder / 'logs'}")
+    try:
+        with Stack(stack_config(arguments, folder / "logs")) as stack:
+            recorder = Recorder(stack.client)
+            start = chain.start
+            simulator = stack.client.reset(arguments.seed, start.robot_obs.tolist(), start.scene_obs.tolist())
+            record = replace(record, environment=simulator.environment, renderer=simulator.renderer)
+            conductor = Conductor(stack.client, recorder, progress, budgets, arguments.max_steps)
+            conductor.run(chain.links)
+    except (KeyboardInterrupt, DeerError) as error:
+        cause = error
+        progress.note("cut short; writing what was recorded so far")
+    return replace(record, subtasks=tuple(conductor.records) if conductor else ()), cause
+
+
+def stack_config(arguments: argparse.Namespace, log_folder: Path) -> StackConfig:
+    """The simulation in lockstep, so that a slow machine shows the same demonstration as a fast one."""
+    from deer_ros.bringup import StackConfig
+
+    return StackConfig(
+        bringup="simulation",
+        overrides={
+            "simulator": {"scene": arguments.scene, "mode": "lockstep"},
+            "policy": {"policy": arguments.policy},
+        },
+        log_folder=log_folder,
+    )
+
+
+def command_line(arguments: argparse.Namespace) -> str:
+    """The command that makes this demonstration again."""
+    words = ["deer", "demo", "--policy", arguments.policy, "--scene", arguments.scene, "--seed", str(arguments.seed)]
+    words += ["--budgets", *(f"{share:g}" for share in arguments.budgets), "--max-steps", str(arguments.max_steps)]
+    return shlex.join(words)

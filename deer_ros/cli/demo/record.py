@@ -75,13 +75,13 @@ class DemoRecord:
         full_gmac: cost of a step of the whole language model at the usual length of an instruction, which budgets are
             parts of. The `full_gmac` of a subtask is for its own instruction.
         seed: of start, chain and wordings.
-        environment: for example 'playtable:D'.
-        renderer: what drew the images.
         command: that makes this demonstration again.
         started: date and time, ISO 8601 with the offset from UTC.
         commit: of the code, empty where there is no repository.
         versions: of what the outcome depends on.
         planned: number of subtasks in the chain.
+        environment: for example 'playtable:D'; empty until the simulator runs, and so is
+        renderer: what drew the images.
         subtasks: those that were begun.
         video: file name of the film beside the report, empty if there is none.
     """
@@ -91,14 +91,14 @@ class DemoRecord:
     exit_layers: tuple[int, ...]
     full_gmac: float
     seed: int
-    environment: str
-    renderer: str
     command: str
     started: str
     commit: str
     versions: dict[str, str]
     planned: int
-    subtasks: tuple[SubtaskRecord, ...]
+    environment: str = ""
+    renderer: str = ""
+    subtasks: tuple[SubtaskRecord, ...] = ()
     video: str = ""
 
     @property
