@@ -12,6 +12,17 @@ def split_heads(x: torch.Tensor, heads: int) -> torch.Tensor:
     return x.unflatten(-1, (heads, -1)).transpose(1, 2)
 
 
+def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+    """Softmax attention: q, k, v (batch, heads, tokens, head_dim), bias broadcastable to the logits -> like q."""
+    if q.requires_grad and q.device.type == "cpu":
+        # The fused kernel's gradient is more than ten times slower than this on the CPU for the short sequences here.
+        logits = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
+        if bias is not None:
+            logits = logits + bias
+        return logits.softmax(-1).to(v.dtype) @ v
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=None if bias is None else bias.to(q.dtype))
+
+
 class FeedForward(nn.Module):
     """LayerNorm, then two linear layers without biases and a GELU between."""
 
@@ -48,6 +59,6 @@ class GatedCrossAttention(nn.Module):
         """x (batch, tokens, dim), media (batch, latents, media_dim) -> (batch, tokens, dim)."""
         k, v = self.to_kv(media).chunk(2, dim=-1)
         q = split_heads(self.to_q(self.norm(x)), self.heads)
-        attended = F.scaled_dot_product_attention(q, split_heads(k, self.heads), split_heads(v, self.heads))
+        attended = attend(q, split_heads(k, self.heads), split_heads(v, self.heads))
         x = x + self.to_out(attended.transpose(1, 2).flatten(2)) * self.attention_gate.tanh()
         return x + self.feed_forward(x) * self.feed_forward_gate.tanh()

@@ -42,8 +42,8 @@ class DeerModel(nn.Module):
     Weights only; whatever changes from step to step is passed in and returned.
     """
 
-    mean: torch.Tensor
-    std: torch.Tensor
+    scale: torch.Tensor
+    offset: torch.Tensor
 
     def __init__(self, config: DeerConfig, auxiliary_heads: bool = True, exits: int | None = None) -> None:
         """Args:
@@ -64,14 +64,15 @@ class DeerModel(nn.Module):
         self.head = ActionHead(language.dim, config.head)
         count = len(self.exit_layers) if auxiliary_heads else 0
         self.auxiliary_heads = nn.ModuleList(ActionHead(language.dim, config.head) for _ in range(count))
-        self.register_buffer("mean", torch.tensor(config.preprocess.mean).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(config.preprocess.std).view(3, 1, 1), persistent=False)
+        mean, std = (torch.tensor(values).view(3, 1, 1) for values in (config.preprocess.mean, config.preprocess.std))
+        self.register_buffer("scale", 1.0 / (255.0 * std), persistent=False)
+        self.register_buffer("offset", -mean / std, persistent=False)
 
     def normalised(self, images: torch.Tensor) -> torch.Tensor:
         """uint8 images (..., 3, height, width) -> normalised float; float images count as normalised already."""
         if images.dtype != torch.uint8:
             return images
-        return (images.to(self.mean.dtype) / 255.0 - self.mean) / self.std
+        return torch.addcmul(self.offset, images.to(self.scale.dtype), self.scale)
 
     def media(self, images: torch.Tensor) -> torch.Tensor:
         """Visual latents: images (batch, views, 3, height, width) -> (batch, views * latents, vision dim)."""

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from deer_policies.deer.attention import GatedCrossAttention, split_heads
+from deer_policies.deer.attention import GatedCrossAttention, attend, split_heads
 from deer_policies.deer.config import LanguageConfig
 
 
@@ -50,7 +50,7 @@ class DecoderBlock(nn.Module):
         if self.q_norm is not None and self.k_norm is not None:
             q, k = self.q_norm(q), self.k_norm(k)
         q, k, v = (split_heads(part, self.heads) for part in (q.to(v.dtype), k.to(v.dtype), v))
-        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(v.dtype))
+        attended = attend(q, k, v, bias)
         x = x + self.out(attended.transpose(1, 2).flatten(2))
         return x + self.down(F.gelu(self.up(self.norm_2(x))))
 

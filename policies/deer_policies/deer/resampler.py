@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
-from deer_policies.deer.attention import FeedForward, split_heads
+from deer_policies.deer.attention import FeedForward, attend, split_heads
 from deer_policies.deer.config import ResamplerConfig
 
 
@@ -29,7 +28,7 @@ class ResamplerLayer(nn.Module):
         normed = self.norm_latents(latents)
         k, v = self.to_kv(torch.cat([self.norm_tokens(tokens), normed], dim=1)).chunk(2, dim=-1)
         q = split_heads(self.to_q(normed), self.heads)
-        attended = F.scaled_dot_product_attention(q, split_heads(k, self.heads), split_heads(v, self.heads))
+        attended = attend(q, split_heads(k, self.heads), split_heads(v, self.heads))
         latents = latents + self.to_out(attended.transpose(1, 2).flatten(2))
         return latents + self.feed_forward(latents)
 

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from deer_policies.deer.attention import attend
 from deer_policies.deer.config import VisionConfig
 
 STEM_NORM_GROUPS = 4
@@ -43,7 +44,7 @@ class VisionBlock(nn.Module):
         batch, tokens, dim = x.shape
         qkv = self.qkv(self.norm_1(x)).view(batch, tokens, 3, self.heads, dim // self.heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
-        attended = F.scaled_dot_product_attention(q, k, v)
+        attended = attend(q, k, v)
         x = x + self.out(attended.transpose(1, 2).reshape(batch, tokens, dim))
         hidden = self.up(self.norm_2(x))
         hidden = hidden * torch.sigmoid(1.702 * hidden) if self.quick else F.gelu(hidden)
