@@ -1,7 +1,7 @@
 """The 34 tasks of CALVIN: which of them a pair of scene states, before and now, has solved.
 
-The conditions are those of Mees et al., 'CALVIN' (2022), in the order of the benchmark's task list. One is stricter, see
-`_PushIntoDrawer`.
+The conditions are those of Mees et al., 'CALVIN' (2022), in the order of the benchmark's task list. On one point the
+benchmark's documentation and its code disagree, see `_PushIntoDrawer`.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def _rotation_deg(start: BlockState, now: BlockState) -> np.ndarray:
 
 @dataclass(frozen=True)
 class _Rotate:
-    """A block turned in its place about the vertical by 60 to 180 degrees; `sign` +1 is counter-clockwise from above."""
+    """A block turned in place about the vertical by 60 to 180 degrees; `sign` +1 is counter-clockwise from above."""
 
     block: str
     sign: int

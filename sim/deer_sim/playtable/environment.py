@@ -14,6 +14,7 @@ from deer_policies.interfaces import ACTION_SIZE, CONTROL_RATE_HZ, PROPRIOCEPTIO
 from deer_sim.environment import BlockState, Contact, EnvironmentSpec, SceneState, TimeStep
 from deer_sim.playtable import renderer, robot, table
 from deer_sim.playtable.blocks import Blocks
+from deer_sim.playtable.client import connect
 from deer_sim.playtable.fixtures import Fixtures
 from deer_sim.playtable.scene import find_scene
 
@@ -43,32 +44,37 @@ class PlayTable:
             SimulatorError: if there is no such scene, or pybullet is not installed.
         """
         self.scene = find_scene(scene)
-        try:
-            import pybullet
-            from pybullet_utils.bullet_client import BulletClient
-        except ImportError as error:
-            raise SimulatorError("PlayTable needs pybullet; install it with `pip install 'deer_ros[sim]'`") from error
         self._folder = tempfile.TemporaryDirectory(prefix="deer_playtable_")
         folder = Path(self._folder.name)
-        self._client = client = BulletClient(pybullet.DIRECT)
+        self._robot_file, self._table_file = robot.write_urdf(folder), table.write_urdf(self.scene, folder)
+        self._client = connect()
         self._client_open = True
+        self._build()
+        self._cameras = renderer.Cameras(self._client, self._robot.body) if cameras else None
+        self._steps = 0
+        self._started = False
+
+    def _build(self) -> None:
+        """Fills the physics world afresh.
+
+        Bullet's solver keeps contacts, impulses and the order of pairs from what ran before, and its saved states leave
+        some of that out; so every reset builds the world anew (about 10 ms), which makes episodes repeatable to the bit.
+        """
+        client = self._client
+        client.resetSimulation()
         client.setPhysicsEngineParameter(deterministicOverlappingPairs=1)
         client.setTimeStep(1.0 / PHYSICS_RATE_HZ)
         client.setGravity(0.0, 0.0, _GRAVITY)
-        self._robot = robot.Robot(client, robot.write_urdf(folder))
+        self._robot = robot.Robot(client, self._robot_file)
         self._blocks = Blocks(client, self.scene)
-        table_body = client.loadURDF(str(table.write_urdf(self.scene, folder)), useFixedBase=True)
-        self._fixtures = Fixtures(client, table_body, self.scene)
+        self._fixtures = Fixtures(client, client.loadURDF(str(self._table_file), useFixedBase=True), self.scene)
         plane = client.createMultiBody(
             baseMass=0.0,
             baseCollisionShapeIndex=client.createCollisionShape(client.GEOM_PLANE),
             baseVisualShapeIndex=renderer.hidden_shape(client),
         )
-        self._names = self._body_names(plane)
-        self._cameras = renderer.Cameras(client, self._robot.body) if cameras else None
-        self._pristine = client.saveState()
-        self._steps = 0
-        self._started = False
+        self._names = {self._robot.body: "robot", self._fixtures.body: "table", plane: "plane"}
+        self._names.update({body: colour for colour, body in self._blocks.bodies.items()})
 
     @property
     def spec(self) -> EnvironmentSpec:
@@ -94,7 +100,7 @@ class PlayTable:
         """
         robot_state = None if robot_obs is None else _checked("robot_obs", robot_obs, PROPRIOCEPTION_SIZE)
         scene_state = None if scene_obs is None else _checked("scene_obs", scene_obs, SCENE_OBS_SIZE)
-        self._client.restoreState(self._pristine)
+        self._build()
         if scene_state is None:
             self._fixtures.reset(np.zeros(4), lightbulb=False, led=False)
             self._blocks.scatter(np.random.default_rng(seed))
@@ -140,12 +146,6 @@ class PlayTable:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-    def _body_names(self, plane: int) -> dict[int, str]:
-        """Names of the bodies that contacts tell of."""
-        names = {self._robot.body: "robot", self._fixtures.body: "table", plane: "plane"}
-        names.update({body: colour for colour, body in self._blocks.bodies.items()})
-        return names
 
     def _contacts(self, body: int) -> frozenset[Contact]:
         """What `body` touches, as (body, link) names."""

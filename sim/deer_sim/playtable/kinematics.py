@@ -74,7 +74,7 @@ def forward(joints: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def inverse(position: np.ndarray, euler: np.ndarray, start: np.ndarray) -> np.ndarray:
-    """Joints (7,) rad, near `start` (7,), that put the tool at `position` (3,) m with fixed-axis angles `euler` (3,) rad.
+    """Joints (7,) rad, near `start`, that put the tool at `position` (3,) m with fixed-axis angles `euler` (3,) rad.
 
     Damped least squares (Wampler 1986), to 1e-6 m and rad.
 

@@ -36,26 +36,36 @@ def prism(profile: Sequence[tuple[float, float]], extent: tuple[float, float], a
     return np.roll(np.array(corners, dtype=np.float64), axis, axis=1), np.array(triangles, dtype=np.int64)
 
 
-def simplified(path: Path, corners: int) -> Mesh:
-    """The convex hull of an OBJ file's vertices, reduced to those that lie furthest out in `corners` directions.
+def read_vertices(path: Path) -> np.ndarray:
+    """Vertices (n, 3) of an OBJ file."""
+    lines = path.read_text().splitlines()
+    return np.array([[float(value) for value in line.split()[1:4]] for line in lines if line.startswith("v ")])
+
+
+def hull(points: np.ndarray) -> Mesh:
+    """The convex hull of points (n, 3)."""
+    from scipy.spatial import ConvexHull
+
+    found = ConvexHull(points)
+    used = np.unique(found.simplices)
+    triangles = np.searchsorted(used, found.simplices)
+    vertices = points[used]
+    corner = vertices[triangles]
+    outward = np.cross(corner[:, 1] - corner[:, 0], corner[:, 2] - corner[:, 0])
+    flipped = np.einsum("ij,ij->i", outward, found.equations[:, :3]) < 0
+    triangles[flipped] = triangles[flipped][:, ::-1]
+    return vertices, triangles
+
+
+def outermost(points: np.ndarray, directions: int) -> np.ndarray:
+    """Those of points (n, 3) that lie furthest out in any of some directions.
 
     The directions are spread over the sphere by the golden angle, so that the result is the same on every machine.
     """
-    from scipy.spatial import ConvexHull
-
-    lines = path.read_text().splitlines()
-    points = np.array([[float(value) for value in line.split()[1:4]] for line in lines if line.startswith("v ")])
-    steps = np.arange(corners) + 0.5
-    polar, azimuth = np.arccos(1 - 2 * steps / corners), np.pi * (1 + 5**0.5) * steps
-    directions = np.stack([np.cos(azimuth) * np.sin(polar), np.sin(azimuth) * np.sin(polar), np.cos(polar)])
-    kept = points[np.unique(np.argmax(points @ directions, axis=0))]
-    hull = ConvexHull(kept)
-    triangles = hull.simplices.copy()
-    corner = kept[triangles]
-    outward = np.cross(corner[:, 1] - corner[:, 0], corner[:, 2] - corner[:, 0])
-    flipped = np.einsum("ij,ij->i", outward, hull.equations[:, :3]) < 0
-    triangles[flipped] = triangles[flipped][:, ::-1]
-    return kept, triangles
+    steps = np.arange(directions) + 0.5
+    polar, azimuth = np.arccos(1 - 2 * steps / directions), np.pi * (1 + 5**0.5) * steps
+    spread = np.stack([np.cos(azimuth) * np.sin(polar), np.sin(azimuth) * np.sin(polar), np.cos(polar)])
+    return points[np.unique(np.argmax(points @ spread, axis=0))]
 
 
 def write_obj(path: Path, *parts: Mesh) -> Path:

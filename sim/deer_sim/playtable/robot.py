@@ -85,34 +85,33 @@ _PAD_PROFILE = (
     (0.0550, 0.0095),
 )
 """Corners (z, x) of the rubber pad's front view; it lies on the inner side of the finger."""
-_ARM_CORNERS = 80
-"""Directions in which the drawn arm keeps its corners; TinyRenderer's time grows with the number of triangles."""
+_DRAWN_DIRECTIONS = 80
+"""The drawn arm keeps the corners that are outermost in so many directions; TinyRenderer's time grows with them."""
 
 
 def write_urdf(folder: Path) -> Path:
-    """Writes the arm's URDF, and the meshes that pybullet does not have, into `folder`; returns the URDF's path."""
+    """Writes the arm's URDF and its meshes into `folder`, and returns the URDF's path.
+
+    Links touch with the convex hulls of pybullet's collision meshes, which is what Bullet would make of them, and are
+    drawn as coarser ones.
+    """
     import pybullet_data
 
     root = Path(pybullet_data.getDataPath()) / "franka_panda"
-    collision = root / "meshes" / "collision"
     finger = meshes.write_obj(folder / "finger.obj", meshes.prism(_FINGER_PROFILE, (-0.0105, 0.0105)))
     pad = meshes.write_obj(folder / "pad.obj", meshes.prism(_PAD_PROFILE, (0.0009, 0.005), axis=1))
     text = (root / "panda.urdf").read_text()
     text = text.replace("</robot>", _ADDED.replace("PAD", pad.as_posix()) + "</robot>")
     text = re.sub(r"package://meshes/(visual|collision)/finger\.obj", finger.as_posix(), text)
-    drawn, touched = text.split("<visual>"), []
-    touched.append(drawn[0])
-    for part in drawn[1:]:
-        visual, rest = part.split("</visual>")
-        found = re.search(r"package://meshes/\w+/(\w+)\.obj", visual)
-        if found:
-            file = meshes.write_obj(
-                folder / f"{found[1]}.obj", meshes.simplified(collision / f"{found[1]}.obj", _ARM_CORNERS)
-            )
-            visual = visual.replace(found[0], file.as_posix())
-        touched.append(f"<visual>{visual}</visual>{rest}")
+    for name in sorted(set(re.findall(r"package://meshes/\w+/(\w+)\.obj", text))):
+        points = meshes.read_vertices(root / "meshes" / "collision" / f"{name}.obj")
+        touching = meshes.write_obj(folder / f"{name}.obj", meshes.hull(points))
+        drawn = meshes.write_obj(folder / f"{name}_drawn.obj", meshes.hull(meshes.outermost(points, _DRAWN_DIRECTIONS)))
+        pattern = rf"(<{{}}>(?:(?!</{{}}>).)*?)package://meshes/\w+/{name}\.obj"
+        for kind, file in (("visual", drawn), ("collision", touching)):
+            text = re.sub(pattern.format(kind, kind), rf"\g<1>{file.as_posix()}", text, flags=re.DOTALL)
     path = folder / "panda.urdf"
-    path.write_text("".join(touched).replace("package://", f"{root.as_posix()}/"))
+    path.write_text(text)
     return path
 
 

@@ -1,4 +1,4 @@
-"""What of the table is drawn: only faces that a camera can see, because TinyRenderer's time grows with the area drawn."""
+"""What of the table is drawn: only faces that a camera can see, as TinyRenderer's time grows with the area drawn."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The table as an articulated body: a hollow desk and cabinet, door, drawer, button, switch, plank and two lights.
 
-Every part is a box or a convex prism, placed by the collision extents of CALVIN's table at its scale of 0.8. Coordinates
-of a link are those of its joint's frame, which is turned about x by the joint's roll.
+Every part is a box, a sphere or a convex prism, placed by the collision extents of CALVIN's table at its scale of 0.8.
+Coordinates of a link are those of its joint's frame, which is turned about x by the joint's roll.
 """
 
 from __future__ import annotations
