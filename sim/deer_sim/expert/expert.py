@@ -7,24 +7,61 @@ from collections.abc import Callable
 import numpy as np
 
 from deer_policies.errors import ConfigError
-from deer_sim.environment import TimeStep
-from deer_sim.expert import fixtures
+from deer_sim.environment import BLOCKS, TimeStep
+from deer_sim.expert import blocks, fixtures
 from deer_sim.expert.motion import Goal, TargetMirror
 from deer_sim.expert.view import View
 from deer_sim.playtable.scene import Scene, find_scene
 
-Maneuver = Callable[[View, Scene], Goal]
+Maneuver = Callable[[View, Scene, View, str], Goal]
+"""Goal from what is seen now, the scene, what was seen when the task began, and the block that the task is about."""
 
-_FIXTURE_TASKS: dict[str, Maneuver] = {
-    "open_drawer": fixtures.open_drawer,
-    "close_drawer": fixtures.close_drawer,
-    "move_slider_left": lambda view, scene: fixtures.move_slider(view, scene, left=True),
-    "move_slider_right": lambda view, scene: fixtures.move_slider(view, scene, left=False),
-    "turn_on_led": lambda view, scene: fixtures.press_button(view, scene, lit=True),
-    "turn_off_led": lambda view, scene: fixtures.press_button(view, scene, lit=False),
-    "turn_on_lightbulb": lambda view, scene: fixtures.flip_switch(view, scene, up=True),
-    "turn_off_lightbulb": lambda view, scene: fixtures.flip_switch(view, scene, up=False),
-}
+
+def _fixture_maneuvers() -> dict[str, Maneuver]:
+    return {
+        "open_drawer": lambda view, scene, start, block: fixtures.open_drawer(view, scene),
+        "close_drawer": lambda view, scene, start, block: fixtures.close_drawer(view, scene),
+        "move_slider_left": lambda view, scene, start, block: fixtures.move_slider(view, scene, left=True),
+        "move_slider_right": lambda view, scene, start, block: fixtures.move_slider(view, scene, left=False),
+        "turn_on_led": lambda view, scene, start, block: fixtures.press_button(view, scene, lit=True),
+        "turn_off_led": lambda view, scene, start, block: fixtures.press_button(view, scene, lit=False),
+        "turn_on_lightbulb": lambda view, scene, start, block: fixtures.flip_switch(view, scene, up=True),
+        "turn_off_lightbulb": lambda view, scene, start, block: fixtures.flip_switch(view, scene, up=False),
+    }
+
+
+def _block_maneuvers() -> dict[str, Maneuver]:
+    table: dict[str, Maneuver] = {
+        "place_in_slider": lambda view, scene, start, block: blocks.place_in_cabinet(view, scene, block),
+        "place_in_drawer": lambda view, scene, start, block: blocks.place_in_drawer(view, scene, block),
+        "stack_block": lambda view, scene, start, block: blocks.stack(view, scene, block),
+        "unstack_block": lambda view, scene, start, block: blocks.unstack(view, scene, block),
+        "push_into_drawer": lambda view, scene, start, block: blocks.push_into_drawer(view, scene, block),
+    }
+    for colour in BLOCKS:
+        for place in ("table", "slider", "drawer"):
+            table[f"lift_{colour}_block_{place}"] = lambda view, scene, start, block: blocks.lift(view, scene, block)
+        for side, sign in (("right", 1), ("left", -1)):
+            table[f"push_{colour}_block_{side}"] = lambda view, scene, start, block, sign=sign: blocks.push(
+                view, scene, block, start, sign
+            )
+            table[f"rotate_{colour}_block_{side}"] = lambda view, scene, start, block, sign=sign: blocks.rotate(
+                view, scene, block, start, -sign
+            )
+    return table
+
+
+_MANEUVERS: dict[str, Maneuver] = _fixture_maneuvers() | _block_maneuvers()
+
+
+def _block_of(task: str, view: View, scene: Scene) -> str:
+    """The block that a task is about when it begins in the state `view`."""
+    for colour in BLOCKS:
+        if f"_{colour}_" in task:
+            return colour
+    if task == "unstack_block":
+        return blocks.upper_block(view) or blocks.nearest_block(view)
+    return blocks.loose_block(view, scene) if task == "push_into_drawer" else blocks.nearest_block(view)
 
 
 class Expert:
@@ -35,6 +72,8 @@ class Expert:
         self._scene = find_scene(scene)
         self._mirror = TargetMirror()
         self._task: str | None = None
+        self._start: View | None = None
+        self._block = ""
 
     def reset(self, step: TimeStep) -> None:
         """To be called with what the environment's reset returned."""
@@ -43,16 +82,19 @@ class Expert:
 
     def begin(self, task: str, step: TimeStep) -> None:
         """Starts a task in the current state; an episode may have several in a row."""
-        if task not in _FIXTURE_TASKS:
-            raise ConfigError(f"the expert knows no task {task!r}; allowed are {', '.join(_FIXTURE_TASKS)}")
+        if task not in _MANEUVERS:
+            raise ConfigError(f"the expert knows no task {task!r}; allowed are {', '.join(_MANEUVERS)}")
         self._task = task
+        self._start = self._view(step)
+        self._block = _block_of(task, self._start, self._scene)
 
     def action(self, step: TimeStep) -> np.ndarray:
         """The relative action (7,) float32 in [-1, 1] for this state; it changes nothing."""
-        if self._task is None:
+        if self._task is None or self._start is None:
             raise ConfigError("the expert has no task; call reset and then begin first")
         view = self._view(step)
-        return self._mirror.action_to(_FIXTURE_TASKS[self._task](view, self._scene), view)
+        goal = _MANEUVERS[self._task](view, self._scene, self._start, self._block)
+        return self._mirror.action_to(goal, view)
 
     def executed(self, action: np.ndarray) -> None:
         """To be told of every action that the environment has run, whoever chose it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 
@@ -12,15 +13,13 @@ from deer_sim.expert.paths import (
     TRAVEL_Z_M,
     UP,
     along_tool,
-    corridor,
-    in_cabinet_front,
-    out_of_cabinet,
+    approach,
+    misaligned,
     outside,
     pitched,
     ramp,
-    risen_first,
 )
-from deer_sim.expert.view import View, wrapped
+from deer_sim.expert.view import View
 from deer_sim.playtable.scene import Scene
 
 _PUSH_M = 0.06
@@ -40,16 +39,14 @@ _SWITCH_BAR = np.array([0.0, 0.0205, 0.527])
 _SWITCH_LEAN_RAD = 0.6
 
 
-def _from_above(view: View, end: np.ndarray, error: float) -> np.ndarray:
-    """Steers to `end` from above with the tool down."""
-    if in_cabinet_front(view.position):
-        return out_of_cabinet(view.position)
-    return corridor(view.position, end, UP, TRAVEL_Z_M - end[2], error + _misaligned(view, TOOL_DOWN), 0.008, 0.045)
+def _from_above(view: View, end: np.ndarray, error: float) -> Goal:
+    """On the way to `end` from above with the tool down."""
+    return approach(view, end, TOOL_DOWN, UP, TRAVEL_Z_M - end[2], error + misaligned(view, TOOL_DOWN))
 
 
-def _misaligned(view: View, euler: np.ndarray) -> float:
-    """A rotation error as a length: the tool's tip is off by about 0.1 m a radian; small errors do not matter."""
-    return 0.1 * max(0.0, float(np.abs(wrapped(euler - view.euler)).max()) - 0.1)
+def _shifted(goal: Goal, shift: np.ndarray) -> Goal:
+    """The goal moved by `shift` (3,) m."""
+    return replace(goal, position=goal.position + shift)
 
 
 def open_drawer(view: View, scene: Scene) -> Goal:
@@ -57,10 +54,9 @@ def open_drawer(view: View, scene: Scene) -> Goal:
     end = np.array([scene.drawer_x, _GAP_Y_M - view.drawer, _HANDLE_Z_M])
     inside = ramp(-view.position[2], -0.405, -0.385)
     dx, dy = view.position[0] - end[0], view.position[1] - end[1]
-    error = math.hypot(outside(dx, -0.02, 0.02), outside(dy, -0.016 * inside, 0.016 * inside))
-    target = _from_above(view, end, error)
-    target[1] -= _PUSH_M * inside * (1.0 - ramp(error, 0.005, 0.02))
-    return Goal(target, TOOL_DOWN, open=False)
+    error = math.hypot(outside(dx, -0.02, 0.02), outside(dy, -0.025 * inside, 0.025 * inside))
+    pull = _PUSH_M * inside * (1.0 - ramp(error, 0.005, 0.02))
+    return _shifted(_from_above(view, end, error), np.array([0.0, -pull, 0.0]))
 
 
 def close_drawer(view: View, scene: Scene) -> Goal:
@@ -68,10 +64,9 @@ def close_drawer(view: View, scene: Scene) -> Goal:
     end = np.array([scene.drawer_x, _HANDLE_FRONT_Y_M - view.drawer - 0.04, _HANDLE_Z_M])
     inside = ramp(-view.position[2], -0.405, -0.385)
     dx, dy = view.position[0] - end[0], view.position[1] - end[1]
-    error = math.hypot(outside(dx, -0.03, 0.03), outside(dy, -0.06, 0.005 + 0.025 * inside))
-    target = _from_above(view, end, error)
-    target[1] += (_PUSH_M + 0.03) * inside * (1.0 - ramp(error, 0.005, 0.02))
-    return Goal(target, TOOL_DOWN, open=False)
+    error = math.hypot(outside(dx, -0.03, 0.03), outside(dy, -0.06, 0.005 + 0.035 * inside))
+    push = (_PUSH_M + 0.03) * inside * (1.0 - ramp(error, 0.005, 0.02))
+    return _shifted(_from_above(view, end, error), np.array([0.0, push, 0.0]))
 
 
 def move_slider(view: View, scene: Scene, left: bool) -> Goal:
@@ -81,16 +76,15 @@ def move_slider(view: View, scene: Scene, left: bool) -> Goal:
     end = np.array([handle_x + side * _DOOR_BESIDE_M, _DOOR_Y_M, _DOOR_Z_M])
     inside = ramp(float(view.position[1]), -0.05, -0.025)
     beside, dz = side * (view.position[0] - handle_x), view.position[2] - end[2]
-    forgiven = 0.025 * inside
+    forgiven = 0.045 * inside
     error = math.hypot(
-        outside(beside, _DOOR_BESIDE_M - 0.005 - forgiven, _DOOR_BESIDE_M + 0.02 + forgiven), outside(dz, -0.02, 0.02)
+        outside(beside, _DOOR_BESIDE_M - 0.005 - forgiven, _DOOR_BESIDE_M + 0.02 + 0.02 * inside),
+        outside(dz, -0.02, 0.02),
     )
-    error += _misaligned(view, TOOL_DOWN)
-    target = corridor(view.position, end, np.array([0.0, -1.0, 0.0]), 0.1, error, 0.01, 0.04)
-    if view.position[1] < _DOOR_Y_M - 0.06:
-        target = risen_first(view.position, target)
-    target[0] -= side * (_PUSH_M + 0.02) * inside * (1.0 - ramp(error, 0.01, 0.03))
-    return Goal(target, TOOL_DOWN, open=False)
+    error += misaligned(view, TOOL_DOWN)
+    goal = approach(view, end, TOOL_DOWN, np.array([0.0, -1.0, 0.0]), 0.1, error, inner=0.01, outer=0.04)
+    sweep = (_PUSH_M + 0.02) * inside * (1.0 - ramp(error, 0.01, 0.03))
+    return _shifted(goal, np.array([-side * sweep, 0.0, 0.0]))
 
 
 def press_button(view: View, scene: Scene, lit: bool) -> Goal:
@@ -100,7 +94,7 @@ def press_button(view: View, scene: Scene, lit: bool) -> Goal:
     if done or view.button > 0.01:
         down[2] = _BUTTON_UP_Z_M
     error = math.hypot(*(view.position[:2] - down[:2]))
-    return Goal(_from_above(view, down, error), TOOL_DOWN, open=False)
+    return _from_above(view, down, error)
 
 
 def flip_switch(view: View, scene: Scene, up: bool) -> Goal:
@@ -113,9 +107,6 @@ def flip_switch(view: View, scene: Scene, up: bool) -> Goal:
     along = float(offset @ retreat)
     across = float(offset @ np.cross(np.array([1.0, 0.0, 0.0]), retreat))
     inside = ramp(-along, -0.02, -0.005)
-    error = math.hypot(offset[0], outside(across, -0.02 * inside, 0.02 * inside)) + _misaligned(view, euler)
-    target = corridor(view.position, end, retreat, 0.13, error, 0.012, 0.05)
-    if error > 0.05 and not in_cabinet_front(view.position):
-        target = risen_first(view.position, target)
-    target = target + sign * _PUSH_M * inside * (1.0 - ramp(error, 0.01, 0.03)) * _SWITCH_AXIS
-    return Goal(target, euler, open=False)
+    error = math.hypot(offset[0], outside(across, -0.035 * inside, 0.035 * inside)) + misaligned(view, euler)
+    goal = approach(view, end, euler, retreat, 0.13, error, inner=0.012, outer=0.05)
+    return _shifted(goal, sign * _PUSH_M * inside * (1.0 - ramp(error, 0.01, 0.03)) * _SWITCH_AXIS)

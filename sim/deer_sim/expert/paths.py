@@ -9,6 +9,9 @@ import math
 
 import numpy as np
 
+from deer_sim.expert.motion import Goal
+from deer_sim.expert.view import View, wrapped
+
 TOOL_DOWN = np.array([math.pi, 0.0, math.pi / 2])
 """Tool pointing down, fingers opening along the world's x axis."""
 UP = np.array([0.0, 0.0, 1.0])
@@ -71,11 +74,35 @@ def risen_first(position: np.ndarray, target: np.ndarray, height: float = 0.52) 
     )
 
 
-def in_cabinet_front(position: np.ndarray) -> bool:
-    """Whether the tool is so close to the cabinet that handles, door and switch are in the way of going up."""
-    return bool(position[1] > _FRONT_Y_M and position[2] < 0.68)
+def misaligned(view: View, euler: np.ndarray) -> float:
+    """A rotation error as a length: the fingertips are off by about 0.1 m a radian; small errors do not matter."""
+    return 0.1 * max(0.0, float(np.abs(wrapped(euler - view.euler)).max()) - 0.1)
 
 
-def out_of_cabinet(position: np.ndarray) -> np.ndarray:
-    """Point (3,) straight in front of the cabinet, at the tool's own height."""
-    return np.array([position[0], _OUT_Y_M, position[2]])
+def approach(
+    view: View,
+    end: np.ndarray,
+    euler: np.ndarray,
+    retreat: np.ndarray,
+    length: float,
+    error: float,
+    inner: float = 0.008,
+    outer: float = 0.045,
+) -> Goal:
+    """Goal on the way to `end` with the gripper closed: out of the cabinet, up, to the corridor's mouth, then in.
+
+    Args:
+        view: what is seen.
+        end, euler: where to get to.
+        retreat, length, error, inner, outer: see `corridor`.
+    """
+    position = view.position
+    aside = abs(float(position[0] - end[0]))
+    if max(aside, float(position[1] - end[1])) > 0.06 and position[1] > _FRONT_Y_M and position[2] < 0.68:
+        return Goal(np.array([position[0], _OUT_Y_M, position[2]]), view.euler, open=False)
+    target = corridor(position, end, retreat, length, error, inner, outer)
+    if error > outer and retreat[2] < 0.99 and position[1] < _FRONT_Y_M:
+        target = risen_first(position, target)
+    if aside > 0.05:
+        target[1] = min(target[1], _FRONT_Y_M - 0.015)
+    return Goal(target, euler, open=False)
