@@ -58,7 +58,7 @@ class PlayTable:
         """Fills the physics world afresh.
 
         Bullet's solver keeps contacts, impulses and the order of pairs from what ran before, and its saved states leave
-        some of that out; so every reset builds the world anew (about 10 ms), which makes episodes repeatable to the bit.
+        some of that out; so every reset builds the world anew (about 10 ms), and episodes are repeatable to the bit.
         """
         client = self._client
         client.resetSimulation()
@@ -93,7 +93,7 @@ class PlayTable:
         Args:
             seed: draws the blocks' places when `scene_obs` is not given; None draws a fresh one.
             robot_obs: (15,); joints, finger width and gripper action are taken from it. None: the initial pose, open.
-            scene_obs: (24,). None: fixtures at 0, lights off, blocks at random.
+            scene_obs: (24,); fixtures are limited to their travel. None: fixtures at 0, lights off, blocks at random.
 
         Raises:
             ConfigError: if a state has the wrong shape or values that are not finite.

@@ -50,10 +50,15 @@ class Fixtures:
         return self._ranges
 
     def reset(self, positions: np.ndarray, lightbulb: bool, led: bool) -> None:
-        """Puts slider, drawer, button and switch at `positions` (4,) m, at rest, and sets the lights."""
-        for index, position in zip(self._joints, positions, strict=True):
+        """Puts slider, drawer, button and switch at `positions` (4,) m, at rest, and sets the lights.
+
+        Positions are limited to the joints' travel. A bulb that is lit while the switch is down stays lit until the
+        switch has been up and down again.
+        """
+        limited = np.clip(positions, 0.0, self._ranges)
+        for index, position in zip(self._joints, limited, strict=True):
             self._client.resetJointState(self.body, index, position)
-        self._button_pressed = bool(positions[2] > BUTTON_RANGE_M / 2)
+        self._button_pressed = bool(limited[2] > BUTTON_RANGE_M / 2)
         self._switch_up = False
         self._set_bulb(lightbulb)
         self._set_led(led)
