@@ -37,7 +37,7 @@ _GRASPED = ("place_in_slider", "place_in_drawer", "stack_block")
 _DRAWN = tuple(task for task in TASKS if task not in _GRASPED)
 _OPTIONS = ("task", "instruction", "robot_obs", "scene_obs")
 
-Observation = dict[str, np.ndarray]
+Observation = dict[str, Any]
 
 
 class PlayTableGym(gymnasium.Env[Observation, np.ndarray]):
@@ -95,9 +95,9 @@ class PlayTableGym(gymnasium.Env[Observation, np.ndarray]):
             raise ConfigError(f"unknown reset options {sorted(unknown)}; allowed: {', '.join(_OPTIONS)}")
         stated = "robot_obs" in given or "scene_obs" in given
         task = given.get("task", self._task_of_all)
-        self._task = (
-            _checked_task(task) if task is not None else str(self.np_random.choice(TASKS if stated else _DRAWN))
-        )
+        if task is None:
+            task = str(self.np_random.choice(TASKS if stated else _DRAWN))
+        self._task = _checked_task(task)
         if self._task in _GRASPED and not stated:
             raise SimulatorError(
                 f"{self._task} begins with a block in the hand; give robot_obs and scene_obs of such a state, "
@@ -122,7 +122,7 @@ class PlayTableGym(gymnasium.Env[Observation, np.ndarray]):
         success = bool(solved(self._first.state, self._now.state, (self._task,)))
         return _observed(self._now), float(success), success, False, self._info(success)
 
-    def render(self) -> np.ndarray | None:  # type: ignore[override]
+    def render(self) -> np.ndarray | None:
         """The static camera's picture (200, 200, 3) uint8, or None without a render mode or before reset."""
         if self.render_mode is None or self._now is None:
             return None
