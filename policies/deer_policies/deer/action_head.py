@@ -42,14 +42,19 @@ class ProprioceptionEncoder(nn.Module):
 
     def __init__(self, config: HeadConfig) -> None:
         super().__init__()
-        self.register_buffer("mean", torch.tensor(config.proprioception_mean), persistent=False)
-        self.register_buffer("std", torch.tensor(config.proprioception_std), persistent=False)
+        self.config = config
+        self.set_constants()
         self.layers = nn.Sequential(
             nn.Linear(ENCODED_PROPRIOCEPTION, config.proprioception_dim),
             nn.ReLU(),
             nn.Linear(config.proprioception_dim, config.proprioception_dim),
             nn.LayerNorm(config.proprioception_dim),
         )
+
+    def set_constants(self) -> None:
+        """Takes mean and standard deviation from the configuration; weights don't hold them."""
+        self.register_buffer("mean", torch.tensor(self.config.proprioception_mean), persistent=False)
+        self.register_buffer("std", torch.tensor(self.config.proprioception_std), persistent=False)
 
     def forward(self, proprioception: torch.Tensor) -> torch.Tensor:
         """(batch, window, 15) as `Observation` has it -> (batch, window, proprioception_dim)."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
-from deer_policies.deer.action_head import ActionHead
+from deer_policies.deer.action_head import ActionHead, ProprioceptionEncoder
 from deer_policies.deer.config import DeerConfig
 from deer_policies.deer.language import DecoderLayer, attention_bias
 from deer_policies.deer.resampler import Resampler
@@ -64,9 +64,36 @@ class DeerModel(nn.Module):
         self.head = ActionHead(language.dim, config.head)
         count = len(self.exit_layers) if auxiliary_heads else 0
         self.auxiliary_heads = nn.ModuleList(ActionHead(language.dim, config.head) for _ in range(count))
+        for name, constant in self._constants(config).items():
+            self.register_buffer(name, constant, persistent=False)
+
+    @classmethod
+    def from_weights(
+        cls,
+        config: DeerConfig,
+        weights: Mapping[str, torch.Tensor],
+        auxiliary_heads: bool = True,
+        exits: int | None = None,
+    ) -> DeerModel:
+        """A model with these tensors as its weights; nothing is copied and no time is spent on initial values.
+
+        Raises:
+            RuntimeError: if a tensor is missing, unexpected or misshapen.
+        """
+        with torch.device("meta"):
+            model = cls(config, auxiliary_heads, exits)
+        model.load_state_dict(weights, assign=True)
+        for name, constant in cls._constants(config).items():
+            model.register_buffer(name, constant, persistent=False)
+        for module in model.modules():
+            if isinstance(module, ProprioceptionEncoder):
+                module.set_constants()
+        return model
+
+    @staticmethod
+    def _constants(config: DeerConfig) -> dict[str, torch.Tensor]:
         mean, std = (torch.tensor(values).view(3, 1, 1) for values in (config.preprocess.mean, config.preprocess.std))
-        self.register_buffer("scale", 1.0 / (255.0 * std), persistent=False)
-        self.register_buffer("offset", -mean / std, persistent=False)
+        return {"scale": 1.0 / (255.0 * std), "offset": -mean / std}
 
     def normalised(self, images: torch.Tensor) -> torch.Tensor:
         """uint8 images (..., 3, height, width) -> normalised float; float images count as normalised already."""

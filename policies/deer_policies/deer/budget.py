@@ -123,45 +123,40 @@ class CostModel:
         return (self.parameters(exit_index) + self.activations()) * bytes_per_number / GIB
 
 
-def allowed_exits(
-    budget: Budget,
-    costs: CostModel,
-    built: int,
-    bytes_per_number: int,
-    latency_ms: Sequence[float] | None = None,
-    tokens: int | None = None,
-) -> int:
-    """Number of exits, from the shallowest, whose peak cost the budget allows.
+def fitting_exits(name: str, limit: float | None, costs: Sequence[float]) -> int:
+    """Number of exits, from the shallowest, that cost at most `limit`; all of them for no limit.
 
     Args:
-        budget: its peak limits are used.
-        costs: of the policy.
-        built: exits that the model has layers for.
-        bytes_per_number: of a weight.
-        latency_ms: measured time of a step that stops at each exit; needed for a latency limit.
-        tokens: text length; the reference length by default.
+        name: of the limit, for the message.
+        limit: in the unit of `costs`, or None.
+        costs: peak cost of a step that stops at each exit, growing with depth.
 
     Raises:
         BudgetError: if the first exit is too expensive, with what it costs.
     """
-    allowed = built
-    limits: list[tuple[str, float | None, list[float]]] = [
-        ("peak_llm_gmac", budget.peak_llm_gmac, [costs.llm_gmac(exit_index, tokens) for exit_index in range(built)]),
-        ("latency_ms", budget.latency_ms, list(latency_ms or [])),
-    ]
-    if budget.peak_memory_gib is not None:
-        memory = [costs.memory_gib(exit_index, bytes_per_number) for exit_index in range(built)]
-        limits.append(("peak_memory_gib", budget.peak_memory_gib, memory))
-    for name, limit, spent in limits:
-        if limit is None:
-            continue
-        fitting = sum(cost <= limit for cost in spent)
-        if fitting == 0:
-            raise BudgetError(
-                f"budget {name} = {limit:.6g} can't be met: the first exit needs {spent[0]:.6g}; allow at least that"
-            )
-        allowed = min(allowed, fitting)
-    return allowed
+    if limit is None:
+        return len(costs)
+    fitting = sum(cost <= limit for cost in costs)
+    if fitting == 0:
+        raise BudgetError(
+            f"budget {name} = {limit:.6g} can't be met: the first exit needs {costs[0]:.6g}; allow at least that"
+        )
+    return fitting
+
+
+def loadable_exits(budget: Budget, costs: CostModel, bytes_per_number: int) -> int:
+    """Number of exits whose layers are worth loading under the limits on peak computation and memory.
+
+    Raises:
+        BudgetError: if even the first exit is too expensive.
+    """
+    exits = range(len(costs.config.language.exit_layers))
+    gmac = [costs.llm_gmac(index) for index in exits]
+    allowed = fitting_exits("peak_llm_gmac", budget.peak_llm_gmac, gmac)
+    if budget.peak_memory_gib is None:
+        return allowed
+    gib = [costs.memory_gib(index, bytes_per_number) for index in exits]
+    return min(allowed, fitting_exits("peak_memory_gib", budget.peak_memory_gib, gib))
 
 
 def blind_exits(config: DeerConfig) -> int:

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import save_file
 
 from deer_policies.deer.backbone import DeerModel
-from deer_policies.deer.budget import CostModel, allowed_exits
+from deer_policies.deer.budget import CostModel, loadable_exits
 from deer_policies.deer.config import DeerConfig
 from deer_policies.deer.policy import DeerPolicy
 from deer_policies.deer.thresholds import Calibration
@@ -122,10 +122,9 @@ def load(
             metadata = file.metadata() or {}
             config = _config(path, metadata)
             tokenizer = Tokenizer.from_json(metadata["tokenizer"])
-            exits = _exits(config, peak)
+            exits = None if peak is None else loadable_exits(peak, CostModel(config), torch.float32.itemsize)
             with torch.device("meta"):
-                model = DeerModel(config, auxiliary_heads, exits)
-            wanted = model.state_dict()
+                wanted = DeerModel(config, auxiliary_heads, exits).state_dict()
             _check_names(path, set(file.keys()), wanted, config)
             weights = {name: _tensor(path, file, name, like.shape) for name, like in wanted.items()}
             calibration = _calibration(path, file, metadata, config)
@@ -137,8 +136,7 @@ def load(
         raise CheckpointError(
             f"{path} can't be read ({error}); it is damaged or not a checkpoint: get it again"
         ) from error
-    model = DeerModel(config, auxiliary_heads, exits)
-    model.load_state_dict(weights)
+    model = DeerModel.from_weights(config, weights, auxiliary_heads, exits)
     return Checkpoint(model.to(device), tokenizer, calibration, budget, provenance, _sha256(path))
 
 
@@ -164,14 +162,6 @@ def _config(path: Path, metadata: dict[str, str]) -> DeerConfig:
     return DeerConfig.from_dict(json.loads(metadata["config"]))
 
 
-def _exits(config: DeerConfig, peak: Budget | None) -> int:
-    built = len(config.language.exit_layers)
-    if peak is None:
-        return built
-    limits = Budget(peak_llm_gmac=peak.peak_llm_gmac, peak_memory_gib=peak.peak_memory_gib)
-    return allowed_exits(limits, CostModel(config), built, torch.float32.itemsize)
-
-
 def _check_names(path: Path, present: set[str], wanted: dict[str, torch.Tensor], config: DeerConfig) -> None:
     with torch.device("meta"):
         known = set(DeerModel(config).state_dict()) | {VALUES}
@@ -183,7 +173,7 @@ def _check_names(path: Path, present: set[str], wanted: dict[str, torch.Tensor],
 
 
 def _tensor(path: Path, file: Any, name: str, shape: torch.Size) -> torch.Tensor:
-    tensor = file.get_tensor(name)
+    tensor = file.get_tensor(name).to(torch.float32)
     if tensor.shape != shape:
         raise CheckpointError(
             f"{path}: tensor {name} has shape {tuple(tensor.shape)}; the configuration says {tuple(shape)}"

@@ -6,6 +6,7 @@ import logging
 import time
 from collections import OrderedDict
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ import torch
 
 from deer_policies.deer.action_head import HeadState
 from deer_policies.deer.backbone import DeerModel, Text
-from deer_policies.deer.budget import CostModel, allowed_exits, blind_exits
+from deer_policies.deer.budget import CostModel, blind_exits, fitting_exits
 from deer_policies.deer.exits import ALWAYS, Candidate, ExitRule, ThresholdRule, criterion_named, run_to_exit
 from deer_policies.deer.preprocess import stack_views
 from deer_policies.deer.thresholds import Calibration, thresholds_for_average
@@ -131,7 +132,7 @@ class DeerPolicy:
                 "this policy has no recorded criterion values to solve an average budget from; use a checkpoint with a "
                 "calibration, or limit peak_llm_gmac instead"
             )
-        costs = [self.costs.llm_gmac(index) for index in range(exits)]
+        costs = self._llm_gmac()[:exits]
         try:
             thresholds, mean_gmac = thresholds_for_average(
                 self.calibration.values, costs, budget.average_llm_gmac, blind_exits(self.model.config)
@@ -175,7 +176,8 @@ class DeerPolicy:
             tokens = text.embedding.shape[1]
             rule = plan.rule
             if plan.budget.peak_llm_gmac is not None:
-                rule = rule.limited(self._allowed_exits(plan.budget, tokens))
+                limit = plan.budget.peak_llm_gmac
+                rule = rule.limited(fitting_exits("peak_llm_gmac", limit, self._llm_gmac(tokens)))
             views = stack_views(observation.rgb_static, observation.rgb_gripper, self.model.config.preprocess)
             media = self.model.media(views[None].to(self.device))
             robot = torch.from_numpy(observation.proprioception)[None, None].to(self.device)
@@ -222,10 +224,26 @@ class DeerPolicy:
                 self._texts.popitem(last=False)
         return text
 
-    def _allowed_exits(self, budget: Budget, tokens: int | None = None) -> int:
-        latency_ms = self.latency_ms() if budget.latency_ms is not None else None
+    def _llm_gmac(self, tokens: int | None = None) -> list[float]:
+        return [self.costs.llm_gmac(index, tokens) for index in range(len(self.info.exit_layers))]
+
+    def _allowed_exits(self, budget: Budget) -> int:
+        exits = fitting_exits("peak_llm_gmac", budget.peak_llm_gmac, self._llm_gmac())
+        if budget.latency_ms is not None:
+            exits = min(exits, fitting_exits("latency_ms", budget.latency_ms, self.latency_ms()))
+        limit = budget.peak_memory_gib
+        if limit is not None and self.memory_gib > limit:
+            raise BudgetError(
+                f"budget peak_memory_gib = {limit:.6g} can't be met: the loaded layers need {self.memory_gib:.6g}; "
+                "allow that, or load fewer with load_policy(..., peak=Budget(peak_memory_gib=...))"
+            )
+        return exits
+
+    @cached_property
+    def memory_gib(self) -> float:
+        """Weights that are loaded, and activations; libraries and their workspaces come on top."""
         size = self.model.embedding.weight.element_size()
-        return allowed_exits(budget, self.costs, len(self.info.exit_layers), size, latency_ms, tokens)
+        return self.costs.memory_gib(len(self.info.exit_layers) - 1, size)
 
     def latency_ms(self) -> tuple[float, ...]:
         """Wall time of a step that checks every exit up to each one, measured once: the 0.9 quantile of 10 runs."""
