@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 from deer_policies.errors import ConfigError
-
 from deer_ros import graph
 from deer_ros.client import StackClient
 from deer_ros.errors import StackError

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import os
 import queue
@@ -12,9 +13,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+
 from deer_policies.errors import BudgetError, SimulatorError
 from deer_policies.interfaces import Budget, ExitReport
-
 from deer_ros import graph
 from deer_ros.errors import StackError
 
@@ -396,10 +397,8 @@ class StackClient:
     def _spin(self) -> None:
         from rclpy.executors import ExternalShutdownException
 
-        try:
+        with contextlib.suppress(ExternalShutdownException):
             self._executor.spin()
-        except ExternalShutdownException:
-            pass
 
 
 def _step_feedback(message: Any) -> StepFeedback:

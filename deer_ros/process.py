@@ -9,6 +9,8 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from deer_policies.errors import DeerError
+
 if TYPE_CHECKING:
     from rclpy.node import Node
 
@@ -17,7 +19,7 @@ STOP_WITH_STDIN = "DEER_STOP_WITH_STDIN"
 
 
 def run(make_node: Callable[[], Node], args: list[str] | None = None) -> int:
-    """Runs the node until a signal or a shutdown ends it. Returns the exit status.
+    """Runs the node until a signal or a shutdown ends it. Returns the exit status: 2 for settings that can't work.
 
     A signal that arrives between two waits of the executor leaves an invalid context, which rclpy reports as RCLError;
     that is an ordinary end as well.
@@ -37,6 +39,9 @@ def run(make_node: Callable[[], Node], args: list[str] | None = None) -> int:
         executor.spin()
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
+    except DeerError as error:
+        print(error, file=sys.stderr)
+        return 2
     except rclpy_implementation.RCLError:
         if rclpy.ok():
             raise
@@ -48,6 +53,10 @@ def run(make_node: Callable[[], Node], args: list[str] | None = None) -> int:
 
 
 def _stop_with_stdin() -> None:
-    """Waits for the end of standard input, then asks this process to end."""
-    sys.stdin.buffer.read()
+    """Waits for the end of standard input, then asks this process to end.
+
+    It reads the descriptor itself: a thread inside Python's buffered reader would disturb the interpreter's end.
+    """
+    while os.read(0, 4096):
+        pass
     os.kill(os.getpid(), signal.SIGTERM)

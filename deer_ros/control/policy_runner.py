@@ -1,0 +1,124 @@
+"""Runs a policy on a thread of its own: loads it, warms it up, steps it, changes its budget between steps."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from deer_policies.errors import ConfigError
+from deer_policies.interfaces import (
+    PROPRIOCEPTION_SIZE,
+    Action,
+    Budget,
+    ExitReport,
+    Observation,
+    Policy,
+    PolicyInfo,
+)
+from deer_ros.control.goal import Goal
+from deer_ros.control.inference_worker import InferenceWorker
+
+WARM_UP_STEPS = 3
+
+
+@dataclass(frozen=True)
+class StepRequest:
+    """An observation to act on, for a goal: the stamp of its frame, and when it came in (monotonic clock)."""
+
+    goal: Goal
+    observation: Observation
+    stamp_ns: int
+    received_s: float
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """One control step's action, its exit report, and the budget that was in force."""
+
+    action: Action
+    report: ExitReport
+    budget: Budget
+
+
+class StaleObservationError(ConfigError):
+    """The newest observation was already too old when the model came to it."""
+
+
+class PolicyRunner:
+    """The model's thread and everything that happens on it.
+
+    Args:
+        load: makes the policy; called on the model's thread.
+        max_age_s: an observation older than this when the model begins is not acted on.
+        deliver: called on the model's thread with each request and its finished future.
+
+    Raises:
+        DeerError: what `load` raises, or if the policy can't do a step on a blank observation.
+    """
+
+    def __init__(
+        self,
+        load: Callable[[], Policy],
+        max_age_s: float,
+        deliver: Callable[[StepRequest, Future[StepResult]], None],
+    ) -> None:
+        self._max_age_s = max_age_s
+        self._worker: InferenceWorker[StepRequest, StepResult] = InferenceWorker(self._step, deliver)
+        try:
+            self._policy = self._worker.call(load).result()
+            self._worker.call(self._warm_up).result()
+        except BaseException:
+            self._worker.close()
+            raise
+        self.info: PolicyInfo = self._policy.info
+
+    @property
+    def replaced(self) -> int:
+        """Frames that the model was too slow for."""
+        return self._worker.replaced
+
+    def submit(self, request: StepRequest) -> None:
+        """Asks for a step; a request that has not begun is replaced."""
+        self._worker.submit(request)
+
+    def set_budget(self, budget: Budget) -> Future[None]:
+        """Changes the budget between two steps; the future raises BudgetError if it can't be met."""
+        return self._worker.call(partial(self._policy.set_budget, budget))
+
+    def close(self) -> None:
+        """Ends the thread after the step that it is in."""
+        self._worker.close()
+
+    def _step(self, request: StepRequest) -> StepResult | None:
+        """None if the goal has ended meanwhile: nobody waits for that action."""
+        goal = request.goal
+        if goal.ended:
+            return None
+        age_s = time.monotonic() - request.received_s
+        if age_s > self._max_age_s:
+            raise StaleObservationError(
+                f"the newest frame is {age_s:.2f} s old; at most {self._max_age_s:g} s are allowed"
+            )
+        if goal.policy_state is None:
+            goal.policy_state = self._policy.initial_state()
+        budget = self._policy.budget
+        chunk, goal.policy_state, report = self._policy.step(request.observation, goal.policy_state)
+        return StepResult(chunk.first, report, budget)
+
+    def _warm_up(self) -> None:
+        """First steps are slow (allocations, code caches); they happen here and not when the arm moves."""
+        info, state = self._policy.info, self._policy.initial_state()
+        blank = Observation(
+            np.zeros(info.static_shape, np.uint8),
+            np.zeros(info.gripper_shape, np.uint8),
+            np.zeros(PROPRIOCEPTION_SIZE, np.float32),
+            "warm up",
+            0.0,
+        )
+        for _ in range(WARM_UP_STEPS):
+            _, state, _ = self._policy.step(blank, state)

@@ -1,0 +1,95 @@
+"""The base of managed nodes: one discipline for every transition, so that a node only says what to do in each."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable
+
+from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
+from rclpy.lifecycle import Node as LifecycleNode
+
+from deer_policies.errors import DeerError
+
+
+class ManagedNode(LifecycleNode):
+    """A lifecycle node whose subclass gives `set_up`, `start`, `halt` and `release`.
+
+    Whatever fails in `set_up` or `start` is logged with its reason, released, and answered with FAILURE, so that the
+    transition can be tried again; `halt` runs before everything that ends activity, with the reason for it.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.active = False
+
+    def set_up(self) -> None:
+        """Configure: load, check and make everything, so that `start` is instant."""
+        raise NotImplementedError
+
+    def start(self) -> None:
+        """Activate."""
+
+    def halt(self, reason: str) -> None:
+        """End what is under way; called once before the node leaves the active state."""
+
+    def release(self) -> None:
+        """Give back all that `set_up` took, as far as it got."""
+        raise NotImplementedError
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """unconfigured -> inactive."""
+        if self._attempt("configure", self.set_up):
+            return TransitionCallbackReturn.SUCCESS
+        self.release()
+        return TransitionCallbackReturn.FAILURE
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """inactive -> active."""
+        if not self._attempt("activate", self.start):
+            return TransitionCallbackReturn.FAILURE
+        self.active = True
+        return super().on_activate(state)
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """active -> inactive."""
+        self._leave_active("the node was deactivated")
+        return super().on_deactivate(state)
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """inactive -> unconfigured."""
+        self.release()
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """any state -> finalized."""
+        self._leave_active("the node was shut down")
+        self.release()
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """An unforeseen error in a transition: back to unconfigured."""
+        self._leave_active("an error in a transition")
+        self.release()
+        return TransitionCallbackReturn.SUCCESS
+
+    def destroy_node(self) -> None:
+        """Ends activity before the node goes."""
+        self._leave_active("the process ends")
+        self.release()
+        super().destroy_node()
+
+    def _leave_active(self, reason: str) -> None:
+        if self.active:
+            self.active = False
+            self.halt(reason)
+
+    def _attempt(self, name: str, action: Callable[[], None]) -> bool:
+        try:
+            action()
+        except DeerError as error:
+            self.get_logger().error(f"can't {name}: {error}")
+            return False
+        except Exception:
+            self.get_logger().error(f"can't {name}:\n{traceback.format_exc()}")
+            return False
+        return True

@@ -1,0 +1,137 @@
+"""Turns camera images and joint states into complete, checked frames."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+from builtin_interfaces.msg import Time
+from rclpy.qos import qos_profile_sensor_data
+from sensor_msgs.msg import Image, JointState
+
+from deer_policies.errors import ConfigError
+from deer_policies.interfaces import PolicyInfo, checked_image
+from deer_ros import graph
+from deer_ros.control.frame_sync import FrameSet, FrameSync
+from deer_ros.conversions import image_to_rgb, joint_positions, stamp_to_ns, stamp_to_s
+from deer_ros.parameters import ArmParameters
+from deer_ros.quality import FRAMES
+
+if TYPE_CHECKING:
+    from rclpy.node import Node
+
+
+@dataclass(frozen=True)
+class RobotFrame:
+    """What the robot saw and felt at one instant.
+
+    Attributes:
+        stamp_ns: of the static image, exact.
+        stamp_s: the same in seconds.
+        rgb_static, rgb_gripper: (rows, columns, 3) uint8, of the sizes that the policy takes.
+        joints_rad: (7,) arm joints.
+        opening_m: of the gripper.
+        received_s: when the oldest part came in, of the monotonic clock.
+        repeated: whether it was sent before.
+    """
+
+    stamp_ns: int
+    stamp_s: float
+    rgb_static: np.ndarray
+    rgb_gripper: np.ndarray
+    joints_rad: np.ndarray
+    opening_m: float
+    received_s: float
+    repeated: bool
+
+
+@dataclass(frozen=True)
+class FrameSettings:
+    """How far apart the stamps of one frame may lie, and whether lost messages are asked for again."""
+
+    slop_s: float
+    reliable: bool
+
+
+class FrameInput:
+    """Subscribes to cameras and joint states, calls `on_frame` for each complete frame, and drops what can't be used.
+
+    `trouble` tells in words what was wrong with the last message that was dropped, until a complete frame comes.
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        info: PolicyInfo,
+        arm: ArmParameters,
+        settings: FrameSettings,
+        on_frame: Callable[[RobotFrame], None],
+    ) -> None:
+        self.trouble = ""
+        self.frames = 0
+        self._node = node
+        self._arm = arm
+        self._on_frame = on_frame
+        self._sync = FrameSync(("static", "gripper", "joints"), settings.slop_s)
+        static = partial(self._on_image, "static", graph.STATIC_IMAGE, info.static_shape)
+        gripper = partial(self._on_image, "gripper", graph.GRIPPER_IMAGE, info.gripper_shape)
+        quality = FRAMES if settings.reliable else qos_profile_sensor_data
+        self._subscriptions = [
+            node.create_subscription(JointState, graph.JOINT_STATES, self._on_joints, quality),
+            node.create_subscription(Image, graph.GRIPPER_IMAGE, gripper, quality),
+            node.create_subscription(Image, graph.STATIC_IMAGE, static, quality),
+        ]
+
+    def close(self) -> None:
+        """Ends the subscriptions."""
+        for subscription in self._subscriptions:
+            self._node.destroy_subscription(subscription)
+
+    def _on_image(self, channel: str, topic: str, shape: tuple[int, int, int], message: Image) -> None:
+        try:
+            image = checked_image(topic, image_to_rgb(message), shape)
+        except ConfigError as error:
+            self._drop(f"{topic}: {error}")
+        else:
+            self._add(channel, message.header.stamp, image)
+
+    def _on_joints(self, message: JointState) -> None:
+        try:
+            names = (*self._arm.joint_names, *self._arm.finger_joint_names)
+            positions = joint_positions(message, names)
+        except ConfigError as error:
+            self._drop(f"{graph.JOINT_STATES}: {error}")
+        else:
+            self._add("joints", message.header.stamp, positions)
+
+    def _add(self, channel: str, stamp: Time, value: np.ndarray) -> None:
+        frames = self._sync.add(channel, stamp_to_s(stamp), (stamp, value), time.monotonic())
+        if frames is not None:
+            self.trouble = ""
+            self.frames += not frames.repeated
+            self._on_frame(self._robot_frame(frames))
+
+    def _robot_frame(self, frames: FrameSet) -> RobotFrame:
+        stamp, rgb_static = frames.values["static"]
+        _, rgb_gripper = frames.values["gripper"]
+        _, positions = frames.values["joints"]
+        arm_count = len(self._arm.joint_names)
+        return RobotFrame(
+            stamp_ns=stamp_to_ns(stamp),
+            stamp_s=frames.stamp_s,
+            rgb_static=rgb_static,
+            rgb_gripper=rgb_gripper,
+            joints_rad=positions[:arm_count],
+            opening_m=float(positions[arm_count:].sum()),
+            received_s=frames.received_s,
+            repeated=frames.repeated,
+        )
+
+    def _drop(self, trouble: str) -> None:
+        if trouble != self.trouble:
+            self._node.get_logger().warning(f"dropped a message on {trouble}")
+        self.trouble = trouble

@@ -1,0 +1,330 @@
+"""The policy node: camera frames and an instruction in, one action a control step out; a managed node.
+
+Configure loads the policy and warms it up; active, it follows one instruction at a time, the newest. The model runs on
+its own thread, everything else on the executor's, so that a cancellation never waits for the model.
+"""
+
+from __future__ import annotations
+
+import time
+import traceback
+import uuid
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from functools import partial
+
+import numpy as np
+from deer_msgs.action import FollowInstruction
+from deer_msgs.msg import ExitReport as ExitReportMessage
+from deer_msgs.msg import PolicyAction, SafetyState, SubtaskDone
+from deer_msgs.srv import SetBudget
+from rclpy.clock import Clock, ClockType
+from rclpy.task import Future as RosFuture
+from std_msgs.msg import String
+
+from deer_policies.errors import ConfigError, DeerError
+from deer_policies.interfaces import Budget, Observation, Policy
+from deer_ros import graph, parameters
+from deer_ros.control.goal import Goal, GoalLimits, GoalOutcome, gripper_action_now
+from deer_ros.control.policy_runner import PolicyRunner, StaleObservation, StepRequest, StepResult
+from deer_ros.conversions import exit_report_to_message, ns_to_stamp, stamp_to_s
+from deer_ros.diagnostics import DiagnosticsPublisher, Health
+from deer_ros.inbox import ExecutorInbox
+from deer_ros.lifecycle import ManagedNode
+from deer_ros.nodes.frame_input import FrameInput, FrameSettings, RobotFrame
+from deer_ros.nodes.goal_server import GoalServer
+from deer_ros.process import run
+from deer_ros.quality import COMMANDS, LATCHED
+
+CHECK_PERIOD_S = 0.05
+LATENCIES_KEPT = 300
+
+
+def load_named(name: str, device: str, threads: int) -> Policy:
+    """Loads a bundled policy by name, or one from a checkpoint's path, to run on that many threads."""
+    import torch
+
+    from deer_policies.deer.checkpoint import load_policy
+
+    torch.set_num_threads(threads)
+    return load_policy(name, device)
+
+
+class PolicyNode(ManagedNode):
+    """Wires policy, frames and goals together.
+
+    Args:
+        load: makes the policy from the parameters policy, device and threads.
+    """
+
+    def __init__(self, load: Callable[[str, str, int], Policy] = load_named) -> None:
+        super().__init__("policy")
+        number, integer, text = parameters.number, parameters.integer, parameters.text
+        self._load = partial(
+            load,
+            text(self, "policy", "deer-nano", "name of a bundled policy, or path of a checkpoint"),
+            text(self, "device", "cpu", "where it runs: cpu, cuda, cuda:0, ..."),
+            integer(self, "threads", 2, 1, 256, "threads of the model on a CPU"),
+        )
+        self._average_llm_gmac = number(
+            self, "average_llm_gmac", 0.0, 0.0, 1e6, "first budget (1e9 MAC); 0 is no limit"
+        )
+        self._rate_hz = number(
+            self, "control_rate_hz", 30.0, 1.0, 1000.0, "rate of the frames; the policy's must agree"
+        )
+        self._frame_settings = FrameSettings(
+            number(self, "image_slop_s", 0.02, 0.0, 1.0, "stamps of one frame may lie this far apart"),
+            parameters.flag(self, "reliable_images", False, "ask for lost images again; the cameras must offer it"),
+        )
+        self._max_age_s = number(self, "max_image_age_s", 0.2, 0.01, 10.0, "older frames are not acted on")
+        self._limits = GoalLimits(
+            integer(self, "default_max_steps", 360, 1, 1_000_000, "control steps of a goal that names none"),
+            number(self, "frame_timeout_s", 2.0, 0.1, 600.0, "a goal fails after this long without a usable frame"),
+        )
+        self._arm = parameters.arm(self)
+        self._goal: Goal | None = None
+        self._asked_ns: int | None = None
+        self._answer: PolicyAction | None = None
+        self._newest_stamp_s = -np.inf
+        self._last_gripper: float | None = None
+        self._stopped = ""
+        self._latencies_ms: deque[float] = deque(maxlen=LATENCIES_KEPT)
+        self._runner: PolicyRunner | None = None
+        self._releases: list[Callable[[], object]] = []
+        self._inbox = ExecutorInbox(self)
+        DiagnosticsPublisher(self, self._health)
+
+    def set_up(self) -> None:
+        """Loads the policy and makes every interface."""
+        runner = self._runner = PolicyRunner(self._load, self._max_age_s, self._deliver)
+        self._releases.append(runner.close)
+        info = runner.info
+        if not np.isclose(info.rate_hz, self._rate_hz):
+            raise ConfigError(
+                f"policy {info.name} acts at {info.rate_hz:g} Hz and control_rate_hz is {self._rate_hz:g}; make them agree"
+            )
+        if self._average_llm_gmac > 0.0:
+            runner.set_budget(Budget(average_llm_gmac=self._average_llm_gmac)).result()
+        self._make_subscriptions()
+        self._action_publisher = self.create_publisher(PolicyAction, graph.POLICY_ACTION, COMMANDS)
+        self._report_publisher = self.create_publisher(ExitReportMessage, graph.EXIT_REPORT, COMMANDS)
+        service = self.create_service(SetBudget, graph.SET_BUDGET, self._on_budget)
+        self._goals = GoalServer(self, lambda: self.active, self._begin, self._on_cancel)
+        timer = self.create_timer(CHECK_PERIOD_S, self._check, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        self._releases += [
+            partial(self.destroy_publisher, self._action_publisher),
+            partial(self.destroy_publisher, self._report_publisher),
+            partial(self.destroy_service, service),
+            self._goals.close,
+            partial(self.destroy_timer, timer),
+        ]
+        self.get_logger().info(f"policy {info.name} is ready; exits after layers {[n + 1 for n in info.exit_layers]}")
+
+    def _make_subscriptions(self) -> None:
+        """`subtask_done` comes first: it is handled before the frame that it speaks of if both are there."""
+        assert self._runner is not None
+        done = self.create_subscription(SubtaskDone, graph.SUBTASK_DONE, self._on_done, COMMANDS)
+        safety = self.create_subscription(SafetyState, graph.SAFETY_STATE, self._on_safety, LATCHED)
+        words = self.create_subscription(String, graph.INSTRUCTION, self._on_instruction, 10)
+        self._frames = FrameInput(self, self._runner.info, self._arm, self._frame_settings, self._on_frame)
+        self._releases += [partial(self.destroy_subscription, item) for item in (done, safety, words)]
+        self._releases.append(self._frames.close)
+
+    def halt(self, reason: str) -> None:
+        """Ends the goal."""
+        if self._goal is not None:
+            self._end(self._goal, GoalOutcome.CANCELLED, reason)
+
+    def release(self) -> None:
+        """Gives back the policy and every interface."""
+        while self._releases:
+            self._releases.pop()()
+        self._runner = None
+
+    def _begin(self, goal_id: bytes, instruction: str, max_steps: int) -> Goal:
+        """Begins a goal; the one before it ends. It acts from the first frame that comes in from now on."""
+        assert self._runner is not None
+        if self._stopped:
+            raise ConfigError(f"the safety node is stopped ({self._stopped}); call safety/arm first")
+        goal = Goal(
+            goal_id=goal_id,
+            instruction=instruction,
+            max_steps=max_steps or self._limits.default_max_steps,
+            began_stamp_s=self._newest_stamp_s,
+            progress_s=time.monotonic(),
+        )
+        if self._goal is not None:
+            self._end(self._goal, GoalOutcome.CANCELLED, f"replaced by a newer instruction: {goal.instruction!r}")
+        self._goal, self._asked_ns, self._answer = goal, None, None
+        self.get_logger().info(f"following {goal.instruction!r}")
+        return goal
+
+    def _end(self, goal: Goal, outcome: GoalOutcome, reason: str) -> None:
+        """Ends a goal: motion first, then the words about it."""
+        if goal.end(outcome, reason):
+            self._after_end(goal)
+
+    def _after_end(self, goal: Goal) -> None:
+        if goal is self._goal:
+            self._goal = None
+            self._answer = None
+        if goal.steps > 0:
+            self._publish_hold(goal)
+        self._goals.ended(goal)
+        assert goal.outcome is not None
+        self.get_logger().info(f"{goal.outcome.name} after {goal.steps} steps: {goal.reason}")
+
+    def _publish_hold(self, goal: Goal) -> None:
+        """Standstill with the gripper as it is; its zero stamp answers no frame, so a simulator in lockstep waits."""
+        assert self._last_gripper is not None
+        message = PolicyAction(step=goal.steps, goal_id=np.frombuffer(goal.goal_id, np.uint8))
+        message.header.frame_id = self._arm.base_frame
+        message.action = np.array([0, 0, 0, 0, 0, 0, self._last_gripper], np.float32)
+        self._action_publisher.publish(message)
+
+    def _on_frame(self, frame: RobotFrame) -> None:
+        """Answers a new frame; one that was answered before and is sent again gets the same answer again."""
+        self._newest_stamp_s = frame.stamp_s
+        goal = self._goal
+        if goal is None or self._runner is None:
+            return
+        if frame.stamp_ns == self._asked_ns:
+            if self._answer is not None:
+                self._action_publisher.publish(self._answer)
+            return
+        if not goal.new_frame(time.monotonic()):
+            self._after_end(goal)
+            return
+        if goal.steps == 0:
+            self._last_gripper = gripper_action_now(self._last_gripper, frame.opening_m)
+        self._asked_ns, self._answer = frame.stamp_ns, None
+        self._runner.submit(StepRequest(goal, self._observation(goal, frame), frame.stamp_ns, frame.received_s))
+
+    def _observation(self, goal: Goal, frame: RobotFrame) -> Observation:
+        """CALVIN's robot_obs from the joints: pose by forward kinematics, opening, joints, last gripper action."""
+        position, euler = self._arm.geometry.tcp_pose(frame.joints_rad)
+        proprioception = np.array(
+            [*position, *euler, frame.opening_m, *frame.joints_rad, self._last_gripper], np.float32
+        )
+        return Observation(frame.rgb_static, frame.rgb_gripper, proprioception, goal.instruction, frame.stamp_s)
+
+    def _deliver(self, request: StepRequest, future: Future[StepResult]) -> None:
+        """On the model's thread: hands the step over to the executor's."""
+        self._inbox.post(partial(self._on_step, request, future))
+
+    def _on_step(self, request: StepRequest, future: Future[StepResult]) -> None:
+        """Publishes a step's action, unless its goal has ended meanwhile."""
+        goal, error = request.goal, future.exception()
+        if goal.ended or goal is not self._goal:
+            return
+        if isinstance(error, StaleObservation):
+            self.get_logger().warning(str(error), throttle_duration_sec=1.0)
+            self._asked_ns = None
+        elif isinstance(error, DeerError):
+            self._end(goal, GoalOutcome.FAILED, str(error))
+        elif error is not None:
+            self.get_logger().error("".join(traceback.format_exception(error)))
+            self._end(goal, GoalOutcome.FAILED, f"the policy failed: {type(error).__name__}: {error}")
+        else:
+            self._publish_step(request, future.result())
+
+    def _publish_step(self, request: StepRequest, result: StepResult) -> None:
+        goal = request.goal
+        goal.steps += 1
+        self._last_gripper = float(result.action.values[6])
+        action = PolicyAction(step=goal.steps, goal_id=np.frombuffer(goal.goal_id, np.uint8))
+        action.header.stamp = ns_to_stamp(request.stamp_ns)
+        action.header.frame_id = self._arm.base_frame
+        action.action = result.action.values
+        self._answer = action
+        self._action_publisher.publish(action)
+        report = exit_report_to_message(result.report)
+        report.header, report.step = action.header, goal.steps
+        report.budget_average_llm_gmac = result.budget.average_llm_gmac or 0.0
+        self._report_publisher.publish(report)
+        self._goals.feedback(goal, _feedback(report))
+        self._latencies_ms.append(result.report.latency_ms)
+
+    def _on_instruction(self, message: String) -> None:
+        """An instruction without an action client, for example from speech."""
+        if not self.active:
+            self.get_logger().warning("ignored an instruction: the node is not active")
+            return
+        try:
+            self._begin(uuid.uuid4().bytes, message.data, 0)
+        except DeerError as error:
+            self.get_logger().warning(f"instruction refused: {error}")
+
+    def _on_cancel(self, goal: Goal) -> None:
+        self._end(goal, GoalOutcome.CANCELLED, "cancelled by the client")
+
+    def _on_done(self, message: SubtaskDone) -> None:
+        goal = self._goal
+        if goal is not None and goal.judged_done(stamp_to_s(message.header.stamp), message.task):
+            self._after_end(goal)
+
+    def _on_safety(self, message: SafetyState) -> None:
+        self._stopped = (message.reason or "no reason given") if message.state == SafetyState.STOPPED else ""
+        if self._stopped and self._goal is not None:
+            self._end(self._goal, GoalOutcome.FAILED, f"the safety node is stopped: {self._stopped}")
+
+    async def _on_budget(self, request: SetBudget.Request, response: SetBudget.Response) -> SetBudget.Response:
+        """Waits for the model's thread without holding up the executor."""
+        assert self._runner is not None
+        changed = RosFuture()
+        try:
+            names = ("average_llm_gmac", "peak_llm_gmac", "peak_memory_gib", "latency_ms")
+            budget = Budget(**{name: getattr(request, name) or None for name in names})
+            future = self._runner.set_budget(budget)
+            future.add_done_callback(lambda _: self._inbox.post(partial(changed.set_result, None)))
+            await changed
+            future.result()
+        except DeerError as error:
+            response.message = str(error)
+            self.get_logger().warning(f"budget refused: {error}")
+        else:
+            response.accepted = True
+            self.get_logger().info(f"budget: {budget}")
+        return response
+
+    def _check(self) -> None:
+        goal = self._goal
+        if goal is not None and goal.check(time.monotonic(), self._limits, self._frames.trouble):
+            self._after_end(goal)
+
+    def _health(self) -> Health:
+        if self._runner is None:
+            return Health("not configured")
+        values: dict[str, object] = {
+            "policy": self._runner.info.name,
+            "active": self.active,
+            "instruction": self._goal.instruction if self._goal else "",
+            "steps": self._goal.steps if self._goal else 0,
+            "frames": self._frames.frames,
+            "frames the model was too slow for": self._runner.replaced,
+        }
+        if self._latencies_ms:
+            values["latency p50 ms"], values["latency p99 ms"] = np.percentile(self._latencies_ms, (50, 99)).round(2)
+        return Health(self._frames.trouble or ("" if self.active else "not active"), values=values)
+
+
+def _feedback(report: ExitReportMessage) -> FollowInstruction.Feedback:
+    return FollowInstruction.Feedback(
+        step=report.step,
+        exit_index=report.exit_index,
+        exit_layer=report.exit_layer,
+        distances=report.distances,
+        llm_gmac=report.llm_gmac,
+        full_llm_gmac=report.full_llm_gmac,
+        latency_ms=report.latency_ms,
+    )
+
+
+def main() -> int:
+    """Runs the node as a process."""
+    return run(PolicyNode)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
