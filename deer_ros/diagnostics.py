@@ -19,7 +19,7 @@ PERIOD_S = 1.0
 
 @dataclass(frozen=True)
 class Health:
-    """A node's health: the trouble in words, or empty if all is well, whether it keeps the node from its job, and values."""
+    """A node's health: the trouble in words (empty: none), whether it keeps the node from its job, and some values."""
 
     trouble: str = ""
     failed: bool = False

@@ -7,5 +7,5 @@ LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability
 COMMANDS = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
 """Nothing is lost and nothing old is kept for later: actions and commands."""
 FRAMES = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
-"""Sensor data without loss, for a simulator in lockstep, where a lost frame would cost time; publishers that offer it serve
-best-effort subscribers as well."""
+"""Sensor data without loss, for a simulator in lockstep, where a lost frame would cost time; a publisher that offers it
+serves best-effort subscribers as well."""

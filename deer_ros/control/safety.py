@@ -17,7 +17,7 @@ class SafetyLimits:
     Attributes:
         workspace_low_m, workspace_high_m: corners of the box that the tool centre point stays in, base frame.
         linear_speed_m_s, angular_speed_rad_s: magnitudes.
-        linear_acceleration_m_s2, angular_acceleration_rad_s2: magnitudes of the change between commands. Slowing down to a
+        linear_acceleration_m_s2, angular_acceleration_rad_s2: magnitudes of the change between commands. Coming to a
             standstill is never delayed; smooth braking is the arm controller's part.
         gripper_closed_m, gripper_open_m: openings that the gripper's two actions ask for.
     """
@@ -35,7 +35,7 @@ class SafetyLimits:
         low, high = np.asarray(self.workspace_low_m), np.asarray(self.workspace_high_m)
         if low.shape != (3,) or high.shape != (3,) or not np.isfinite([low, high]).all() or not (low < high).all():
             raise ConfigError(
-                f"workspace {low.tolist()} to {high.tolist()} must be two finite corners in m, the first below the second"
+                f"workspace {low.tolist()} to {high.tolist()} must be two finite corners in m, low before high"
             )
         for name in (
             "linear_speed_m_s",

@@ -91,7 +91,7 @@ class GoalServer:
             self._node.get_logger().warning(f"instruction refused: {error}")
             handle.abort()
             return _result(GoalOutcome.FAILED, str(error), 0)
-        end = Future()
+        end: Future = Future()
         self._running[goal_id] = (goal, handle, end)
         try:
             if not goal.ended:

@@ -27,7 +27,7 @@ from deer_policies.errors import ConfigError, DeerError
 from deer_policies.interfaces import Budget, Observation, Policy
 from deer_ros import graph, parameters
 from deer_ros.control.goal import Goal, GoalLimits, GoalOutcome, gripper_action_now
-from deer_ros.control.policy_runner import PolicyRunner, StaleObservation, StepRequest, StepResult
+from deer_ros.control.policy_runner import PolicyRunner, StaleObservationError, StepRequest, StepResult
 from deer_ros.conversions import exit_report_to_message, ns_to_stamp, stamp_to_s
 from deer_ros.diagnostics import DiagnosticsPublisher, Health
 from deer_ros.inbox import ExecutorInbox
@@ -67,9 +67,7 @@ class PolicyNode(ManagedNode):
             text(self, "device", "cpu", "where it runs: cpu, cuda, cuda:0, ..."),
             integer(self, "threads", 2, 1, 256, "threads of the model on a CPU"),
         )
-        self._average_llm_gmac = number(
-            self, "average_llm_gmac", 0.0, 0.0, 1e6, "first budget (1e9 MAC); 0 is no limit"
-        )
+        self._average_llm_gmac = number(self, "average_llm_gmac", 0.0, 0.0, 1e6, "first budget, 1e9 MAC; 0: no limit")
         self._rate_hz = number(
             self, "control_rate_hz", 30.0, 1.0, 1000.0, "rate of the frames; the policy's must agree"
         )
@@ -218,7 +216,7 @@ class PolicyNode(ManagedNode):
         goal, error = request.goal, future.exception()
         if goal.ended or goal is not self._goal:
             return
-        if isinstance(error, StaleObservation):
+        if isinstance(error, StaleObservationError):
             self.get_logger().warning(str(error), throttle_duration_sec=1.0)
             self._asked_ns = None
         elif isinstance(error, DeerError):
@@ -272,7 +270,7 @@ class PolicyNode(ManagedNode):
     async def _on_budget(self, request: SetBudget.Request, response: SetBudget.Response) -> SetBudget.Response:
         """Waits for the model's thread without holding up the executor."""
         assert self._runner is not None
-        changed = RosFuture()
+        changed: RosFuture = RosFuture()
         try:
             names = ("average_llm_gmac", "peak_llm_gmac", "peak_memory_gib", "latency_ms")
             budget = Budget(**{name: getattr(request, name) or None for name in names})

@@ -40,7 +40,7 @@ class SafetyNode(Node):
             self,
             "command_stamp",
             NOW,
-            "stamp of commands: now (arm controllers reject old stamps) or that of the observation (simulator in lockstep)",
+            "stamp of commands: now (arm controllers reject old ones) or the observation's (simulator in lockstep)",
             (NOW, OBSERVATION),
         )
         settings = GateSettings(

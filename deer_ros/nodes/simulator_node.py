@@ -1,8 +1,8 @@
 """The simulator node: PlayTable behind the topics of an arm driver and two cameras, in lockstep or in real time.
 
-In lockstep, physics advances one control step when the command that answers the newest frame (same stamp) comes in; until
-then the frame is sent again at a slow rate, so that late joiners and lost messages only cost time. In real time, a timer
-advances physics at the control rate with the newest command, or with none if that is stale.
+In lockstep, physics advances one control step when the command that answers the newest frame (same stamp) comes in;
+until then the frame is sent again at a slow rate, so that late joiners and lost messages only cost time. In real time, a
+timer advances physics at the control rate with the newest command, or with none if that is stale.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class SimulatorNode(Node):
         super().destroy_node()
 
     def _make_interfaces(self) -> None:
-        """The gripper's subscription stands before the arm's, so that of two commands sent together it is handled first."""
+        """The gripper's subscription comes before the arm's: of two commands sent together it is handled first."""
         self._clock_publisher = self.create_publisher(ClockMessage, graph.CLOCK, 10)
         self._done_publisher = self.create_publisher(SubtaskDone, graph.SUBTASK_DONE, COMMANDS)
         self._joint_publisher = self.create_publisher(JointState, graph.JOINT_STATES, FRAMES)
