@@ -9,14 +9,27 @@ import numpy as np
 
 from deer_sim.expert.grasp import Grip, block_half_extent, grasp, held
 from deer_sim.expert.motion import Goal
-from deer_sim.expert.paths import TOOL_DOWN, TRAVEL_Z_M, UP, along_tool, approach, misaligned, outside, pitched, ramp
+from deer_sim.expert.paths import (
+    TOOL_DOWN,
+    TRAVEL_Z_M,
+    UP,
+    along_tool,
+    approach,
+    misaligned,
+    outside,
+    pitched,
+    ramp,
+    reachable,
+)
 from deer_sim.expert.view import View
 from deer_sim.playtable.scene import SURFACE_Z_M, Scene
 
-_CABINET_LEAN_RAD = 0.55
+_CABINET_LEAN_RAD = 0.9
 _PLACE_LEAN_RAD = 0.5
 _TURN_RAD = 1.35
 """How far a block is turned; the condition asks for 60 degrees."""
+_TURN_Y_M = -0.1
+"""Blocks are drawn so far to the front while they turn, for the hand sweeps over a circle of 0.1 m."""
 _FINGERS_HALF_M = (0.025, 0.017)
 """Half extents of the closed fingers along x and y with the tool down, with some play."""
 _BESIDE_M = 0.015
@@ -51,14 +64,16 @@ def rotate(view: View, scene: Scene, colour: str, start: View, sign: int) -> Goa
     if turned < -2.0:
         turned += 2 * math.pi
     left = _TURN_RAD - turned
-    rest_z = start.blocks[colour].position[2] + 0.002
+    origin = start.blocks[colour].position
+    rest_z = origin[2] + 0.002
     if not held(view, scene, colour):
-        return grasp(view, scene, colour, Grip(yaw=math.pi / 2 - sign * max(left, 0.0) / 2))
+        return grasp(view, scene, colour, Grip(yaw=math.pi / 2 - sign * 0.3))
+    place = np.array([view.position[0], min(view.position[1], max(_TURN_Y_M, origin[1] - 0.06)), rest_z])
     if left < 0.1:
         low = view.position[2] < rest_z + 0.004
-        return Goal(np.array([*view.position[:2], rest_z - 0.004]), view.euler, open=low)
+        return Goal(place - 0.004 * UP, view.euler, open=low)
     euler = np.array([math.pi, 0.0, view.euler[2] + sign * min(left, 0.5)])
-    return Goal(np.array([*view.position[:2], rest_z + 0.003]), euler, open=False)
+    return Goal(place + 0.003 * UP, euler, open=False)
 
 
 def push(view: View, scene: Scene, colour: str, start: View, sign: int) -> Goal:
@@ -90,7 +105,7 @@ def _free(view: View, scene: Scene, colour: str, end: np.ndarray) -> bool:
     on_button = abs(end[0] - scene.button_x) < 0.04 + _FINGERS_HALF_M[0] and end[1] < -0.06
     handle_x = scene.slider_x + 0.14 - view.slider
     at_handle = abs(end[0] - handle_x) < 0.021 + _FINGERS_HALF_M[0] and end[1] > -0.055
-    return not on_button and not at_handle and bool(end[1] < 0.0) and abs(end[0]) < 0.47
+    return not on_button and not at_handle and bool(end[1] < 0.0) and abs(end[0]) < 0.47 and reachable(end)
 
 
 def carry(view: View, scene: Scene, colour: str, target: np.ndarray, floor_z: float = 0.52) -> Goal:
