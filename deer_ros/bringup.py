@@ -63,7 +63,7 @@ class StackConfig:
     @property
     def nodes(self) -> tuple[graph.NodeDescription, ...]:
         """The nodes to start, in order."""
-        return graph.BRINGUPS[self.bringup]
+        return graph.BRINGUPS[self.bringup].nodes
 
     @property
     def parameters(self) -> Path:
@@ -107,14 +107,11 @@ class Stack:
 
     @property
     def environment(self) -> dict[str, str]:
-        """Environment of the nodes: it keeps their traffic on this machine and on the stack's domain."""
-        return {
-            **os.environ,
-            "ROS_DOMAIN_ID": str(self.domain_id),
-            "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
-            "PYTHONUNBUFFERED": "1",
-            STOP_WITH_STDIN: "1",
-        }
+        """Environment of the nodes: the stack's domain, traffic kept on this machine, an end with this process."""
+        own = {"ROS_DOMAIN_ID": str(self.domain_id), "PYTHONUNBUFFERED": "1", STOP_WITH_STDIN: "1"}
+        if graph.BRINGUPS[self.config.bringup].local:
+            own["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+        return {**os.environ, **own}
 
     def start(self, timeout_s: float = 120.0) -> None:
         """Starts the processes and brings the managed nodes to active, in the order of the graph."""
@@ -186,7 +183,7 @@ class Stack:
     def _await_managed(self, name: str, timeout_s: float) -> None:
         from lifecycle_msgs.srv import GetState
 
-        client = self.client.node.create_client(GetState, f"{name}/get_state")
+        client: Any = self.client.node.create_client(GetState, f"{name}/get_state")
         deadline = time.monotonic() + timeout_s
         try:
             while not client.service_is_ready():

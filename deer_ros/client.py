@@ -3,94 +3,23 @@
 from __future__ import annotations
 
 import contextlib
-import enum
 import os
 import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from deer_policies.errors import BudgetError, SimulatorError
-from deer_policies.interfaces import Budget, ExitReport
+from deer_policies.interfaces import Budget
 from deer_ros import graph
 from deer_ros.errors import StackError
+from deer_ros.reports import FollowResult, Frame, Outcome, SafetyReport, SimulatorInfo, StepFeedback, StepReport
 
 POLL_S = 0.1
 """How often a waiting call looks whether the stack is still alive."""
 SERVER_LOST_S = 3.0
 """An action server that nobody sees for this long is taken for gone."""
-
-
-class Outcome(enum.Enum):
-    """How an instruction ended; the first four are the results of the action `FollowInstruction`."""
-
-    DONE = 0
-    TIMEOUT = 1
-    CANCELLED = 2
-    FAILED = 3
-    REJECTED = 4
-
-
-@dataclass(frozen=True)
-class FollowResult:
-    """Outcome of one instruction, the reason in words, and the control steps taken."""
-
-    outcome: Outcome
-    reason: str
-    steps: int
-
-
-@dataclass(frozen=True)
-class StepFeedback:
-    """What the policy tells after each control step; see `deer_policies.interfaces.ExitReport` for the units."""
-
-    step: int
-    exit_index: int
-    exit_layer: int
-    distances: tuple[float, ...]
-    llm_gmac: float
-    full_llm_gmac: float
-    latency_ms: float
-
-
-@dataclass(frozen=True)
-class StepReport:
-    """An exit report as published: the stamp of the frame that the step answered, and the budget in force (0: none)."""
-
-    stamp_s: float
-    step: int
-    exit_count: int
-    budget_average_llm_gmac: float
-    report: ExitReport
-
-
-@dataclass(frozen=True)
-class Frame:
-    """Both camera images (rows, columns, 3) uint8 RGB of one instant, and its stamp."""
-
-    stamp_s: float
-    rgb_static: np.ndarray
-    rgb_gripper: np.ndarray
-
-
-@dataclass(frozen=True)
-class SafetyReport:
-    """State of the safety node: 'STOPPED', 'HOLDING' or 'ARMED', and why."""
-
-    state: str
-    reason: str
-
-
-@dataclass(frozen=True)
-class SimulatorInfo:
-    """Which environment runs ('playtable:D') and what draws its images."""
-
-    environment: str
-    renderer: str
 
 
 class GoalHandle:

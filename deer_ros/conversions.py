@@ -43,7 +43,7 @@ def image_to_rgb(message: Image) -> np.ndarray:
     if rows < 1 or columns < 1 or step < columns * channels or data.size != rows * step:
         raise ConfigError(
             f"image of {rows} rows and {columns} columns in {message.encoding} with rows of {step} bytes has "
-            f"{data.size} bytes; it needs rows of at least {columns * channels} and {rows * step} in all: mend the sender"
+            f"{data.size} bytes; it needs rows of at least {columns * channels} and {rows * step} in all"
         )
     pixels = data.reshape(rows, step)[:, : columns * channels].reshape(rows, columns, channels)
     return pixels if message.encoding == "rgb8" else pixels[:, :, list(ENCODINGS[message.encoding][:3])]
@@ -75,9 +75,7 @@ def joint_positions(message: JointState, names: Sequence[str]) -> np.ndarray:
     """
     positions = dict(zip(message.name, message.position, strict=False))
     if missing := [name for name in names if name not in positions]:
-        raise ConfigError(
-            f"joint state lacks {', '.join(missing)} and has {', '.join(message.name) or 'no joints'}: set the joint names"
-        )
+        raise ConfigError(f"joint state lacks {', '.join(missing)} and has {', '.join(message.name) or 'no joints'}")
     values = np.array([positions[name] for name in names], dtype=np.float64)
     if not np.isfinite(values).all():
         raise ConfigError(f"joint state holds positions that are not finite: {values.tolist()}")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from deer_policies.errors import ConfigError
+
 CONFIG_FOLDER = Path(__file__).parent / "config"
 """Where the parameter files are; `<bring-up>.yaml` for each bring-up."""
 
@@ -53,15 +55,65 @@ class NodeDescription:
         return f"{self.name}_node"
 
 
-BRINGUPS: dict[str, tuple[NodeDescription, ...]] = {
-    "simulation": (
-        NodeDescription("simulator", vital=True),
-        NodeDescription("safety", vital=True),
-        NodeDescription("policy", managed=True),
+@dataclass(frozen=True)
+class Argument:
+    """A parameter that the command line of a bring-up offers by a name of its own."""
+
+    name: str
+    node: str
+    description: str
+    kind: type = str
+
+    def parse(self, text: str) -> str | int | float:
+        """The value of what was typed. Raises ConfigError if it is not of the parameter's kind."""
+        try:
+            value: str | int | float = self.kind(text)
+        except ValueError as error:
+            raise ConfigError(f"argument {self.name} is {text!r}; it must be of type {self.kind.__name__}") from error
+        return value
+
+
+@dataclass(frozen=True)
+class Bringup:
+    """What starts together.
+
+    Attributes:
+        description: one line.
+        nodes: in the order in which they start.
+        arguments: of the command line; everything else is in the parameter file.
+        local: whether all traffic is kept on this machine.
+    """
+
+    description: str
+    nodes: tuple[NodeDescription, ...]
+    arguments: tuple[Argument, ...]
+    local: bool
+
+
+_SAFETY = NodeDescription("safety", vital=True)
+_POLICY = NodeDescription("policy", managed=True)
+_POLICY_ARGUMENTS = (
+    Argument("policy", "policy", "name of a bundled policy, or path of a checkpoint"),
+    Argument("device", "policy", "where the policy runs: cpu, cuda, ..."),
+    Argument("threads", "policy", "threads of the policy on a CPU", int),
+)
+
+BRINGUPS: dict[str, Bringup] = {
+    "simulation": Bringup(
+        "the arm at its play table in simulation",
+        (NodeDescription("simulator", vital=True), _SAFETY, _POLICY),
+        (
+            Argument("scene", "simulator", "scene of PlayTable: A, B, C or D"),
+            Argument("mode", "simulator", "how time advances: lockstep or real_time"),
+            *_POLICY_ARGUMENTS,
+        ),
+        local=True,
     ),
-    "arm": (
-        NodeDescription("safety", vital=True),
-        NodeDescription("policy", managed=True),
+    "arm": Bringup(
+        "safety and policy for a real arm, whose driver and cameras run already",
+        (_SAFETY, _POLICY),
+        _POLICY_ARGUMENTS,
+        local=False,
     ),
 }
-"""Nodes of each bring-up in the order in which they start."""
+"""By name; the launch file and the parameter file of a bring-up are called after it."""

@@ -36,7 +36,7 @@ class WatchdogSettings:
 
 
 class Watchdog:
-    """STOPPED is latched and left only by `arm`; HOLDING becomes ARMED with the next good command, and back without one.
+    """STOPPED is latched and left only by `arm`; HOLDING becomes ARMED with a good command, and ARMED HOLDING without.
 
     Times are seconds of one monotonic clock, passed in by the caller.
     """

@@ -100,7 +100,7 @@ class PolicyNode(ManagedNode):
         info = runner.info
         if not np.isclose(info.rate_hz, self._rate_hz):
             raise ConfigError(
-                f"policy {info.name} acts at {info.rate_hz:g} Hz and control_rate_hz is {self._rate_hz:g}; make them agree"
+                f"policy {info.name} acts at {info.rate_hz:g} Hz but control_rate_hz is {self._rate_hz:g}"
             )
         if self._average_llm_gmac > 0.0:
             runner.set_budget(Budget(average_llm_gmac=self._average_llm_gmac)).result()

@@ -1,8 +1,8 @@
 """The simulator node: PlayTable behind the topics of an arm driver and two cameras, in lockstep or in real time.
 
 In lockstep, physics advances one control step when the command that answers the newest frame (same stamp) comes in;
-until then the frame is sent again at a slow rate, so that late joiners and lost messages only cost time. In real time, a
-timer advances physics at the control rate with the newest command, or with none if that is stale.
+until then the frame is sent again at a slow rate, so that late joiners and lost messages only cost time. In real time,
+a timer advances physics at the control rate with the newest command, or with none if that is stale.
 """
 
 from __future__ import annotations

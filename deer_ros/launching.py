@@ -1,0 +1,99 @@
+"""Makes the launch description of a bring-up out of the description of the graph, for `ros2 launch`."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from deer_ros import graph
+
+Action = Any
+"""A `launch.action.Action`; the package `launch` exists on ROS 2 machines only."""
+
+
+def launch_description(name: str) -> Any:
+    """The nodes of bring-up `name` with its arguments; managed nodes are brought to active, and if a vital node ends,
+    everything ends."""
+    from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable
+
+    from launch import LaunchDescription  # type: ignore[attr-defined]  # mypy sees our folder of that name
+
+    bringup = graph.BRINGUPS[name]
+    packaged = str(graph.CONFIG_FOLDER / f"{name}.yaml")
+    arguments: list[Action] = [
+        DeclareLaunchArgument("params", default_value=packaged, description="parameter file"),
+        DeclareLaunchArgument("namespace", default_value="", description="namespace of all nodes"),
+    ]
+    arguments += [
+        DeclareLaunchArgument(
+            argument.name, default_value="", description=f"{argument.description}; empty: as in the parameter file"
+        )
+        for argument in bringup.arguments
+    ]
+    if bringup.local:
+        arguments.append(SetEnvironmentVariable("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST"))
+    return LaunchDescription([*arguments, OpaqueFunction(function=partial(_nodes, bringup))])
+
+
+def _nodes(bringup: graph.Bringup, context: Any) -> list[Action]:
+    actions: list[Action] = []
+    for node in bringup.nodes:
+        actions += _managed(bringup, node, context) if node.managed else _plain(bringup, node, context)
+    return actions
+
+
+def _plain(bringup: graph.Bringup, node: graph.NodeDescription, context: Any) -> list[Action]:
+    from launch_ros.actions import Node
+
+    return _watched(node, Node(**_settings(bringup, node, context)))
+
+
+def _managed(bringup: graph.Bringup, node: graph.NodeDescription, context: Any) -> list[Action]:
+    """Configured at once, activated when that is done."""
+    from launch.actions import EmitEvent, RegisterEventHandler
+    from launch.events import matches_action
+    from launch_ros.actions import LifecycleNode
+    from launch_ros.event_handlers import OnStateTransition
+    from launch_ros.events.lifecycle import ChangeState
+    from lifecycle_msgs.msg import Transition
+
+    action = LifecycleNode(**_settings(bringup, node, context))
+
+    def change(transition: int) -> EmitEvent:
+        return EmitEvent(event=ChangeState(lifecycle_node_matcher=matches_action(action), transition_id=transition))
+
+    activate = OnStateTransition(
+        target_lifecycle_node=action,
+        start_state="configuring",
+        goal_state="inactive",
+        entities=[change(Transition.TRANSITION_ACTIVATE)],
+    )
+    return [RegisterEventHandler(activate), *_watched(node, action), change(Transition.TRANSITION_CONFIGURE)]
+
+
+def _watched(node: graph.NodeDescription, action: Any) -> list[Action]:
+    from launch.actions import EmitEvent, RegisterEventHandler
+    from launch.event_handlers import OnProcessExit
+    from launch.events import Shutdown
+
+    if not node.vital:
+        return [action]
+    ended = OnProcessExit(target_action=action, on_exit=[EmitEvent(event=Shutdown(reason=f"{node.name} ended"))])
+    return [RegisterEventHandler(ended), action]
+
+
+def _settings(bringup: graph.Bringup, node: graph.NodeDescription, context: Any) -> dict[str, Any]:
+    """What launch_ros wants to know about a node, with the arguments that were given on the command line."""
+    given = {
+        argument.name: argument.parse(context.launch_configurations[argument.name])
+        for argument in bringup.arguments
+        if argument.node == node.name and context.launch_configurations[argument.name]
+    }
+    return {
+        "package": "deer_ros",
+        "executable": node.executable,
+        "name": node.name,
+        "namespace": context.launch_configurations["namespace"],
+        "output": "screen",
+        "parameters": [context.launch_configurations["params"], *([given] if given else [])],
+    }
