@@ -11,7 +11,7 @@ from dataclasses import asdict
 from deer_ros.cli.doctor.checks import CHECKS
 from deer_ros.cli.doctor.finding import Finding, Status
 
-HELP = "Check this machine and say what to do about each finding."
+HELP = "check this machine, and say what to do about each finding"
 STYLES = {Status.OK: "green", Status.NOTE: "yellow", Status.BROKEN: "bold red"}
 
 
