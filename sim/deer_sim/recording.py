@@ -55,9 +55,8 @@ class VideoWriter:
             raise ConfigError(
                 f"video frame has shape {frame.shape} and dtype {frame.dtype}; it must be {self._shape} and uint8"
             )
-        picture = np.ascontiguousarray(frame)
+        video_frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24").reformat(format="yuv420p")
         for _ in range(repeat):
-            video_frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
             video_frame.pts = self.frames
             for packet in self._stream.encode(video_frame):
                 self._container.mux(packet)

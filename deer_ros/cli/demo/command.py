@@ -66,7 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
     first, second = arguments.budgets
     budgets = Budgets(first * full_gmac, second * full_gmac, full_gmac)
     started = datetime.now().astimezone()
-    folder = arguments.out / started.strftime("%Y%m%d-%H%M%S")
+    folder = make_folder(arguments.out / started.strftime("%Y%m%d-%H%M%S"))
     record = DemoRecord(
         policy=policy.info.name,
         weights_sha256=policy.info.weights_sha256,
@@ -121,8 +121,18 @@ def perform(
             conductor.run(chain.links)
     except (KeyboardInterrupt, DeerError) as error:
         cause = error
-        progress.note("cut short; writing what was recorded so far")
+        if conductor is not None and conductor.records:
+            progress.note("cut short; writing what was recorded so far")
     return replace(record, subtasks=tuple(conductor.records) if conductor else ()), cause
+
+
+def make_folder(folder: Path) -> Path:
+    """Makes the run's folder. Raises ConfigError if that is not possible."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"can't write to {folder} ({error}); choose another folder with --out") from error
+    return folder
 
 
 def stack_config(arguments: argparse.Namespace, log_folder: Path) -> StackConfig:
