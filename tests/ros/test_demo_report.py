@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from html.parser import HTMLParser
@@ -12,7 +13,9 @@ import numpy as np
 import pytest
 
 from deer_policies.interfaces import ExitReport
+from deer_ros.cli.demo import publish
 from deer_ros.cli.demo.page import periods, render_page, runs
+from deer_ros.cli.demo.progress import PlainProgress
 from deer_ros.cli.demo.record import DemoRecord, SubtaskRecord
 from deer_sim.film import Shot
 
@@ -198,3 +201,31 @@ def test_periods_follow_the_budget_over_subtasks() -> None:
 def test_runs_join_equal_neighbours() -> None:
     assert runs([1, 1, 0, 1]) == [(0, 2, 1), (2, 1, 0), (3, 1, 1)]
     assert runs([]) == []
+
+
+def test_report_is_there_even_if_the_film_is_given_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def give_up(frame: np.ndarray, repeat: int = 1) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(publish.VideoWriter, "add", staticmethod(give_up))
+    record = make_record(make_subtask([0, 1], [WIDE, WIDE]), video="")
+    with pytest.raises(KeyboardInterrupt):
+        publish.publish(record, tmp_path, PlainProgress(len(LAYERS), 5, io.StringIO()))
+    assert json.loads((tmp_path / "report.json").read_text())["video"] == ""
+    assert "1 of 5 instructions carried out" in (tmp_path / "report.html").read_text()
+    assert not (tmp_path / "film.mp4").exists()
+
+
+def test_film_shows_every_step_and_then_the_outcome(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    import av
+
+    monkeypatch.setattr(publish, "END_CARD_FRAMES", 3)
+    record = make_record(make_subtask([0, 1], [WIDE, WIDE]), make_subtask([2], [TIGHT]), video="")
+    complete = publish.publish(record, tmp_path, PlainProgress(len(LAYERS), 5, io.StringIO()))
+    assert complete.video == json.loads((tmp_path / "report.json").read_text())["video"] == "film.mp4"
+    with av.open(str(tmp_path / "film.mp4")) as film:
+        frames = [frame.to_ndarray(format="rgb24") for frame in film.decode(video=0)]
+    assert len(frames) == 3 + 3
+    last_step, card = frames[2].astype(float), frames[3].astype(float)
+    assert np.abs(last_step - card).mean() > 2.0
+    assert np.abs(frames[5].astype(float) - card).mean() < 1.0
