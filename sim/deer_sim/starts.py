@@ -25,6 +25,8 @@ _GAP_M = 0.02
 """Least distance between the circles around two blocks on the table."""
 _DOOR_GAP_M = 0.015
 """Least distance between a block on the table and the door's foot (at y = 0)."""
+_STACK_GAP_M = 0.09
+"""The same for the middle of a stack, whose upper block is as high as the door's grip."""
 _PUSH_ROOM_M = 0.17
 _OPEN_TRAVEL_M, _SLIDE_TRAVEL_M = 0.15, 0.18
 """What a door needs ahead of it for its task: the condition's threshold and 3 cm more."""
@@ -199,6 +201,8 @@ def _spot(task: str, surface: str, scene: Scene, drawer: float, clear: float, rn
     if task == "push_into_drawer":
         left, right = max(left, scene.drawer_x - 0.12), min(right, scene.drawer_x + 0.12)
         front, back = -0.13, -0.09
+    if task == "unstack_block":
+        back = -_STACK_GAP_M
     return np.array([rng.uniform(left, right), rng.uniform(front, back), SURFACE_Z_M])
 
 
