@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,7 +71,7 @@ def load_episode(path: Path, instructions: Mapping[str, tuple[str, ...]]) -> Epi
         with np.load(path, allow_pickle=False) as arrays:
             task = str(arrays["task"])
             return Episode(arrays["images"], arrays["proprioception"], arrays["labels"], task, instructions[task])
-    except (OSError, ValueError, KeyError, EOFError) as error:
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise ConfigError(f"{path} is not an episode file ({error}); delete it and collect again") from error
 
 

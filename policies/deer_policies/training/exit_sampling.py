@@ -27,7 +27,7 @@ def segment_exits(batch: int, window: int, exits: int, generator: torch.Generato
 
 
 def gather_exits(features: torch.Tensor, exits: torch.Tensor) -> torch.Tensor:
-    """Picks each step's drawn exit: features (exits, batch, window, dim), exits (batch, window) -> (batch, window, dim)."""
+    """Picks the drawn exits: (exits, batch, window, dim) by exits (batch, window) -> (batch, window, dim)."""
     index = exits.to(features.device)[None, :, :, None].expand(1, *exits.shape, features.shape[-1])
     return features.gather(0, index)[0]
 
