@@ -110,11 +110,8 @@ def close(ours: torch.Tensor, recorded: np.ndarray | torch.Tensor) -> None:
 
 @pytest.fixture(scope="module", params=LAYOUTS)
 def golden(request):
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     with torch.inference_mode():
         yield Golden(GOLDEN / request.param)
-    torch.set_num_threads(threads)
 
 
 def test_names_of_training_checkpoints_lead_to_the_same_weights(golden):

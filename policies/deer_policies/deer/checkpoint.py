@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ from deer_policies.deer.config import DeerConfig
 from deer_policies.deer.policy import DeerPolicy
 from deer_policies.deer.thresholds import Calibration
 from deer_policies.deer.tokenizer import Tokenizer
-from deer_policies.errors import CheckpointError, ConfigError
+from deer_policies.errors import CheckpointError, ConfigError, DeerError
 from deer_policies.interfaces import Budget
 
 FORMAT = "deer-checkpoint-1"
@@ -117,25 +119,18 @@ def load(
         BudgetError: if the peak limits don't even allow the first exit.
     """
     path = find(name_or_path)
-    try:
-        with safetensors.safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-            config = _config(path, metadata)
-            tokenizer = Tokenizer.from_json(metadata["tokenizer"])
-            exits = None if peak is None else loadable_exits(peak, CostModel(config), torch.float32.itemsize)
-            with torch.device("meta"):
-                wanted = DeerModel(config, auxiliary_heads, exits).state_dict()
-            _check_names(path, set(file.keys()), wanted, config)
-            weights = {name: _tensor(path, file, name, like.shape) for name, like in wanted.items()}
-            calibration = _calibration(path, file, metadata, config)
-            budget = Budget(**json.loads(metadata.get("budget", "{}")))
-            provenance = json.loads(metadata.get("provenance", "{}"))
-    except (safetensors.SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
-        if isinstance(error, ConfigError):
-            raise CheckpointError(f"{path} does not fit this version: {error}") from error
-        raise CheckpointError(
-            f"{path} can't be read ({error}); it is damaged or not a checkpoint: get it again"
-        ) from error
+    with _errors_explained(path), safetensors.safe_open(path, "pt") as file:
+        metadata = file.metadata() or {}
+        config = _config(path, metadata)
+        tokenizer = Tokenizer.from_json(metadata["tokenizer"])
+        exits = None if peak is None else loadable_exits(peak, CostModel(config), torch.float32.itemsize)
+        with torch.device("meta"):
+            wanted = DeerModel(config, auxiliary_heads, exits).state_dict()
+        _check_names(path, set(file.keys()), wanted, config)
+        weights = {name: _tensor(path, file, name, like.shape) for name, like in wanted.items()}
+        calibration = _calibration(path, file, metadata, config)
+        budget = Budget(**json.loads(metadata.get("budget", "{}")))
+        provenance = json.loads(metadata.get("provenance", "{}"))
     model = DeerModel.from_weights(config, weights, auxiliary_heads, exits)
     return Checkpoint(model.to(device), tokenizer, calibration, budget, provenance, _sha256(path))
 
@@ -152,6 +147,21 @@ def load_policy(name_or_path: str | Path, device: str | torch.device = "cpu", pe
     )
     policy.set_budget(checkpoint.budget if peak is None else peak)
     return policy
+
+
+@contextmanager
+def _errors_explained(path: Path) -> Iterator[None]:
+    """Turns whatever a damaged or foreign file leads to into a CheckpointError."""
+    try:
+        yield
+    except ConfigError as error:
+        raise CheckpointError(f"{path} does not fit this version: {error}") from error
+    except DeerError:
+        raise
+    except (safetensors.SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
+        raise CheckpointError(
+            f"{path} can't be read ({error}); it is damaged or not a checkpoint: get it again"
+        ) from error
 
 
 def _config(path: Path, metadata: dict[str, str]) -> DeerConfig:
@@ -173,7 +183,8 @@ def _check_names(path: Path, present: set[str], wanted: dict[str, torch.Tensor],
 
 
 def _tensor(path: Path, file: Any, name: str, shape: torch.Size) -> torch.Tensor:
-    tensor = file.get_tensor(name).to(torch.float32)
+    # A copy of its own is aligned, which results of matrix products depend on in the last bit.
+    tensor = file.get_tensor(name).to(torch.float32, copy=True)
     if tensor.shape != shape:
         raise CheckpointError(
             f"{path}: tensor {name} has shape {tuple(tensor.shape)}; the configuration says {tuple(shape)}"

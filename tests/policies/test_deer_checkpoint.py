@@ -1,0 +1,218 @@
+"""Checkpoints: round trip to the bit, damage that is named, partial loading; and the tokenizer inside."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import safetensors
+import torch
+from safetensors.torch import load_file, save_file
+
+from deer_policies.deer.backbone import DeerModel
+from deer_policies.deer.checkpoint import Checkpoint, find, load, load_policy, save
+from deer_policies.deer.policy import DeerPolicy, example_observation
+from deer_policies.deer.presets import deer_nano
+from deer_policies.deer.thresholds import Calibration
+from deer_policies.deer.tokenizer import SPECIAL_TOKENS, Tokenizer
+from deer_policies.errors import BudgetError, CheckpointError, ConfigError
+from deer_policies.interfaces import Budget
+
+CORPUS = ["open the drawer", "push the sliding door to the left side", "turn on the light bulb"]
+
+
+@pytest.fixture(scope="module")
+def checkpoint() -> Checkpoint:
+    torch.manual_seed(0)
+    config = deer_nano().with_proprioception_statistics(np.linspace(-1, 1, 15), np.linspace(0.1, 2, 15))
+    return Checkpoint(
+        DeerModel(config).eval(),
+        Tokenizer.train(CORPUS, 300, max_tokens=32),
+        Calibration(torch.rand(4, 50), "action", {"episodes": 3}),
+        Budget(average_llm_gmac=0.01),
+        {"seed": 7},
+    )
+
+
+@pytest.fixture
+def path(checkpoint, tmp_path):
+    path = tmp_path / "sub" / "policy.safetensors"
+    save(path, checkpoint)
+    return path
+
+
+def rewritten(path, change_tensors=lambda tensors: None, change_metadata=lambda metadata: None):
+    """Writes the file again with changes to its content."""
+    with safetensors.safe_open(path, "pt") as file:
+        metadata = dict(file.metadata())
+    tensors = load_file(path)
+    change_tensors(tensors)
+    change_metadata(metadata)
+    save_file(tensors, path, metadata)
+
+
+def test_round_trip_is_exact(checkpoint, path):
+    loaded = load(path)
+    assert loaded.model.config == checkpoint.model.config
+    weights = checkpoint.model.state_dict()
+    assert all(torch.equal(weights[name], tensor) for name, tensor in loaded.model.state_dict().items())
+    assert torch.equal(loaded.calibration.values, checkpoint.calibration.values)
+    assert loaded.calibration.source == {"episodes": 3}
+    assert (loaded.budget, loaded.provenance) == (checkpoint.budget, {"seed": 7})
+    assert loaded.tokenizer.to_json() == checkpoint.tokenizer.to_json()
+
+
+def test_a_loaded_policy_acts_the_same_to_the_bit(checkpoint, path):
+    original = DeerPolicy(checkpoint.model, checkpoint.tokenizer, checkpoint.calibration, checkpoint.budget)
+    loaded = load_policy(path)
+    observation = example_observation(loaded.info)
+    ours, theirs = (policy.step(observation, policy.initial_state()) for policy in (original, loaded))
+    assert np.array_equal(ours[0].actions, theirs[0].actions)
+    assert ours[2].distances == theirs[2].distances
+    assert loaded.budget == Budget(average_llm_gmac=0.01)
+    assert loaded.info.weights_sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert loaded.info.details == {"seed": 7}
+
+
+def test_auxiliary_heads_are_kept_on_request(checkpoint, tmp_path):
+    path = tmp_path / "training.safetensors"
+    save(path, checkpoint, auxiliary_heads=True)
+    assert len(load(path, auxiliary_heads=True).model.auxiliary_heads) == 4
+    assert len(load(path).model.auxiliary_heads) == 0
+
+
+def test_auxiliary_heads_that_are_not_there(path):
+    with pytest.raises(CheckpointError, match=r"lacks tensors auxiliary_heads\.0"):
+        load(path, auxiliary_heads=True)
+
+
+def test_peak_limits_leave_layers_unread(checkpoint, path):
+    costs = DeerPolicy(checkpoint.model, checkpoint.tokenizer).costs
+    policy = load_policy(path, peak=Budget(peak_llm_gmac=costs.llm_gmac(1)))
+    assert len(policy.model.layers) == 4
+    assert policy.info.exit_layers == (1, 3)
+    _, _, report = policy.step(example_observation(policy.info), policy.initial_state())
+    assert report.full_llm_gmac > report.llm_gmac
+    policy = load_policy(path, peak=Budget(peak_memory_gib=costs.memory_gib(0)))
+    assert len(policy.model.layers) == 2
+    with pytest.raises(BudgetError, match="peak_llm_gmac"):
+        load(path, peak=Budget(peak_llm_gmac=1e-9))
+
+
+def test_a_name_that_is_not_there(tmp_path):
+    with pytest.raises(CheckpointError, match="there is no checkpoint 'deer-mega'"):
+        find("deer-mega")
+    with pytest.raises(CheckpointError, match="there is no checkpoint"):
+        find(tmp_path / "deer-nano")
+
+
+def test_a_file_that_is_cut_off(path):
+    path.write_bytes(path.read_bytes()[:-1000])
+    with pytest.raises(CheckpointError, match="damaged"):
+        load(path)
+
+
+def test_a_file_that_is_no_checkpoint(tmp_path):
+    path = tmp_path / "picture.safetensors"
+    path.write_bytes(b"\x89PNG and more")
+    with pytest.raises(CheckpointError, match="damaged"):
+        load(path)
+
+
+def test_tensors_that_do_not_fit_are_named(path):
+    rewritten(path, lambda tensors: tensors.update({"head.norms.0.weight": torch.ones(3)}))
+    with pytest.raises(CheckpointError, match=r"head.norms.0.weight has shape \(3,\)"):
+        load(path)
+    rewritten(path, lambda tensors: tensors.pop("head.norms.0.weight"))
+    with pytest.raises(CheckpointError, match=r"lacks tensors head.norms.0.weight"):
+        load(path)
+
+
+def test_unexpected_tensors_are_named(path):
+    rewritten(path, lambda tensors: tensors.update({"extra.weight": torch.ones(3)}))
+    with pytest.raises(CheckpointError, match=r"unexpected tensors extra.weight"):
+        load(path)
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "words"),
+    [
+        ("format", "other-1", "format 'other-1'"),
+        ("config", "{", "damaged"),
+        ("config", json.dumps({"name": "x", "wheels": 4}), "unknown settings"),
+        ("tokenizer", "{}", "tokenizer"),
+    ],
+)
+def test_metadata_that_does_not_fit(path, key, text, words):
+    rewritten(path, change_metadata=lambda metadata: metadata.update({key: text}))
+    with pytest.raises(CheckpointError, match=words):
+        load(path)
+
+
+def test_a_calibration_for_other_exits(path):
+    rewritten(path, lambda tensors: tensors.update({"calibration.values": torch.zeros(2, 5)}))
+    with pytest.raises(CheckpointError, match="calibrate the policy again"):
+        load(path)
+
+
+def test_a_failed_save_leaves_the_old_file(checkpoint, path, monkeypatch):
+    before = path.read_bytes()
+
+    def broken(*_):
+        raise OSError("disk full")
+
+    monkeypatch.setattr("deer_policies.deer.checkpoint.save_file", broken)
+    with pytest.raises(OSError, match="disk full"):
+        save(path, checkpoint)
+    assert path.read_bytes() == before
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    return Tokenizer.train(CORPUS, 320, max_tokens=16)
+
+
+class TestTokenizer:
+    def test_prompt(self, tokenizer):
+        ids = tokenizer.encode("open the drawer")
+        end, _, image, end_of_chunk = (tokenizer._core.token_to_id(token) for token in SPECIAL_TOKENS)
+        assert (ids[0], ids[-2:]) == (image, [end_of_chunk, end])
+
+    def test_known_words_are_few_tokens_and_unknown_ones_sub_words(self, tokenizer):
+        assert len(tokenizer.encode("open the drawer")) < len(tokenizer.encode("mend the zeppelin"))
+        assert tokenizer.encode("zeppelin") != tokenizer.encode("quokka")
+
+    def test_batch_is_padded_and_masked(self, tokenizer):
+        ids, mask = tokenizer.encode_batch(["open the drawer", "turn on the light bulb"])
+        assert ids.shape == mask.shape
+        assert mask.sum(1).tolist() == [
+            len(tokenizer.encode(text)) for text in ("open the drawer", "turn on the light bulb")
+        ]
+        assert ids[0, : mask[0].sum()].tolist() == tokenizer.encode("open the drawer")
+
+    def test_long_texts_are_cut(self, tokenizer):
+        assert len(tokenizer.encode("drawer " * 100)) == 16
+
+    def test_markers_in_a_text_are_text(self, tokenizer):
+        assert tokenizer.encode("<image>").count(tokenizer.encode("x")[0]) == 1
+
+    def test_the_same_corpus_gives_the_same_tokenizer_in_another_process(self, tokenizer):
+        code = (
+            "from deer_policies.deer.tokenizer import Tokenizer;"
+            f"print(Tokenizer.train({CORPUS[::-1]!r}, 320, max_tokens=16).to_json(), end='')"
+        )
+        other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+        assert other.stdout == tokenizer.to_json()
+
+    def test_round_trip(self, tokenizer):
+        again = Tokenizer.from_json(tokenizer.to_json())
+        assert again.encode("close the drawer") == tokenizer.encode("close the drawer")
+
+    def test_a_vocabulary_that_is_too_small(self):
+        with pytest.raises(ConfigError, match="at least 260"):
+            Tokenizer.train(CORPUS, 100, max_tokens=16)
