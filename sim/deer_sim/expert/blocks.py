@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from deer_sim.expert.fixtures import move_slider
 from deer_sim.expert.grasp import Grip, block_half_extent, grasp, held
 from deer_sim.expert.motion import Goal
 from deer_sim.expert.paths import (
@@ -24,8 +25,9 @@ from deer_sim.expert.paths import (
 from deer_sim.expert.view import View
 from deer_sim.playtable.scene import SURFACE_Z_M, Scene
 
-_CABINET_LEAN_RAD = 0.9
+_OUT_LEAN_RAD = 0.55
 _PLACE_LEAN_RAD = 0.5
+_DOOR_WIDTH_M = 0.28
 _TURN_RAD = 1.35
 """How far a block is turned; the condition asks for 60 degrees."""
 _TURN_Y_M = -0.1
@@ -39,16 +41,30 @@ _PUSH_Z_M = 0.468
 _PUSH_M = 0.06
 _CARRY_M = 0.13
 _STACKED_M = 0.0405
+_HANDLE_FRONT_Y_M = -0.037
+"""Foremost part of the door's handle, with some play."""
 
 
 def lift(view: View, scene: Scene, colour: str) -> Goal:
-    """Grasps a block where it is and raises it; from the cabinet back out along the tool."""
-    inside = in_cabinet(view, colour)
-    lean = _CABINET_LEAN_RAD if inside else 0.0
-    if not held(view, scene, colour):
-        return grasp(view, scene, colour, Grip(lean=lean))
-    retreat = along_tool(_CABINET_LEAN_RAD) if view.position[1] > -0.02 and view.position[2] < 0.62 else UP
-    return Goal(view.position + 0.06 * retreat, view.euler, open=False)
+    """Grasps a block where it is and raises it; from the cabinet back out along the tool, after moving the door away."""
+    if held(view, scene, colour):
+        retreat = along_tool(_OUT_LEAN_RAD) if view.position[1] > -0.02 and view.position[2] < 0.62 else UP
+        return Goal(view.position + 0.06 * retreat, view.euler, open=False)
+    if not in_cabinet(view, colour):
+        return grasp(view, scene, colour, Grip())
+    x = float(view.blocks[colour].position[0])
+    door = scene.slider_x - view.slider + _DOOR_WIDTH_M / 2
+    margin = _DOOR_WIDTH_M / 2 + (0.085 if view.closing else 0.065)
+    left = door < x
+    movable = view.slider < scene.slider_range - 0.01 if left else view.slider > 0.01
+    if abs(door - x) < margin and movable and view.position[1] < 0.03:
+        return move_slider(view, scene, left)
+    return grasp(view, scene, colour, Grip(lean=_lean(view, colour)))
+
+
+def _lean(view: View, colour: str) -> float:
+    """Lean (rad) to take a block with: none on the table; in the cabinet as far over as the arm can fold at that place."""
+    return 0.8 + 0.3 * ramp(float(view.blocks[colour].position[0]), -0.15, 0.0) if in_cabinet(view, colour) else 0.0
 
 
 def in_cabinet(view: View, colour: str) -> bool:
@@ -111,7 +127,7 @@ def _free(view: View, scene: Scene, colour: str, end: np.ndarray) -> bool:
 def carry(view: View, scene: Scene, colour: str, target: np.ndarray, floor_z: float = 0.52) -> Goal:
     """Takes a block to where the tool is at `target`, over obstacles up to `floor_z`, and lets it go there."""
     if not held(view, scene, colour):
-        return grasp(view, scene, colour, Grip(lean=_CABINET_LEAN_RAD if in_cabinet(view, colour) else 0.0))
+        return grasp(view, scene, colour, Grip(lean=_lean(view, colour)))
     target = target + np.array([0.0, 0.0, 0.0])
     error = float(np.linalg.norm(view.position[:2] - target[:2]))
     euler = np.array([math.pi, 0.0, view.euler[2]])
@@ -135,10 +151,10 @@ def place_in_cabinet(view: View, scene: Scene, colour: str) -> Goal:
     if in_cabinet(view, colour) and not view.closing:
         return Goal(view.position + 0.06 * along_tool(_PLACE_LEAN_RAD), view.euler, open=True)
     if not held(view, scene, colour):
-        return grasp(view, scene, colour, Grip(lean=_CABINET_LEAN_RAD if in_cabinet(view, colour) else 0.0))
+        return grasp(view, scene, colour, Grip(lean=_lean(view, colour)))
     left, right = scene.cabinet_x
     door_left = scene.slider_x - view.slider
-    spans = [(left, door_left), (door_left + 0.28, right)]
+    spans = [(left, door_left), (door_left + _DOOR_WIDTH_M, right)]
     low, high = max(spans, key=lambda span: span[1] - span[0])
     spots = [np.array([(low + high) / 2 + dx, 0.085, 0.474]) for dx in (0.0, 0.045, -0.045)]
     end = _freest(view, colour, spots)
@@ -168,13 +184,17 @@ def stack(view: View, scene: Scene, colour: str) -> Goal:
         return Goal(view.position + 0.06 * UP, view.euler, open=True)
     if not held(view, scene, colour):
         return grasp(view, scene, colour, Grip())
-    target = below.position + np.array([0.0, 0.0, _STACKED_M]) + view.position - block.position
+    handle_x = scene.slider_x + 0.14 - view.slider
+    back = below.position[1] + block_half_extent(view, scene, colour)[1] - _HANDLE_FRONT_Y_M
+    forward = min(0.012, max(0.0, back)) if abs(below.position[0] - handle_x) < 0.06 else 0.0
+    offset[1] += forward
+    target = view.position - offset + np.array([0.0, 0.0, _STACKED_M])
     twist = _yaw(below.rotation) - _yaw(block.rotation)
     twist -= math.pi / 2 * round((twist + view.euler[2] - math.pi / 2) / (math.pi / 2))
     euler = np.array([math.pi, 0.0, view.euler[2] + twist])
     error = math.hypot(*offset[:2]) + 0.5 * misaligned(view, euler)
-    goal = approach(view, target, euler, UP, TRAVEL_Z_M - target[2] + 0.02, error, inner=0.006, outer=0.03)
-    return replace(goal, open=bool(error < 0.008 and offset[2] < _STACKED_M + 0.004))
+    goal = approach(view, target, euler, UP, TRAVEL_Z_M - target[2] + 0.02, error, inner=0.012, outer=0.03)
+    return replace(goal, open=bool(error < 0.015 and offset[2] < _STACKED_M + 0.004))
 
 
 def _yaw(rotation: np.ndarray) -> float:

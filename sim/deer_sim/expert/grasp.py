@@ -15,7 +15,10 @@ from deer_sim.playtable.scene import Scene
 _WIDEST_M = 0.065
 """Blocks are taken along edges up to this length; the gripper opens to 0.08."""
 _ABOVE_M = 0.002
-_CABINET_ABOVE_M = 0.007
+_CABINET_ABOVE_M = 0.005
+_CABINET_YAW_RAD = 0.25
+_CABINET_BACK_M = 0.012
+"""In the cabinet the block is taken so far from the fingers' middle, which keeps the hand off the door."""
 
 
 @dataclass(frozen=True)
@@ -81,18 +84,23 @@ def best_yaw(view: View, scene: Scene, colour: str, grip: Grip) -> tuple[float, 
 def grasp(view: View, scene: Scene, colour: str, grip: Grip) -> Goal:
     """Opens above the block, goes down around it, and closes."""
     yaw, edge = best_yaw(view, scene, colour, grip)
+    if grip.lean:
+        # The hand is 0.2 m wide; turned further it would touch the cabinet. The fingers turn the block when they close.
+        yaw = float(np.clip(yaw, math.pi / 2 - _CABINET_YAW_RAD, math.pi / 2 + _CABINET_YAW_RAD))
     euler = np.array([math.pi, -grip.lean, yaw])
     turn = yaw - math.pi / 2
     draw = along_tool(grip.lean)
     retreat = np.array([-math.sin(turn) * draw[1], math.cos(turn) * draw[1], draw[2]])
-    above = _CABINET_ABOVE_M if grip.lean else _ABOVE_M
-    end = view.blocks[colour].position + np.array([0.0, 0.0, above])
+    end = view.blocks[colour].position + np.array([0.0, 0.0, _ABOVE_M])
+    if grip.lean:
+        end = end + np.array([0.0, 0.0, _CABINET_ABOVE_M]) + _CABINET_BACK_M * retreat
     offset = view.position - end
     lateral = float(np.linalg.norm(offset - (offset @ retreat) * retreat))
     error = lateral + misaligned(view, euler) + 2.0 * max(0.0, edge + 0.016 - view.width)
-    near = float(np.linalg.norm(offset)) < (0.025 if view.closing else 0.008) and misaligned(view, euler) < 0.02
+    loose = 0.02 if view.closing else 0.0
+    near = lateral < 0.012 + loose and abs(offset[2]) < 0.008 + loose and misaligned(view, euler) < 0.02
     if near and not (view.closing and view.width < 0.02):
         return Goal(end, euler, open=False)
     length = max(0.1, (TRAVEL_Z_M - end[2]) / retreat[2])
-    goal = approach(view, end, euler, retreat, length, error, inner=0.008, outer=0.03)
+    goal = approach(view, end, euler, retreat, length, error, inner=0.006 if grip.lean else 0.01, outer=0.03)
     return Goal(goal.position, goal.euler, open=True)

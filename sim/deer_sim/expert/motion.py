@@ -11,6 +11,8 @@ from deer_sim.expert.view import View, wrapped
 
 _GAIN = 0.5
 """Share of the remaining way that one step asks for; below 1 the actions fade out instead of stopping dead."""
+_STRETCH = 0.8
+"""Share of the tool's own error that the goal is moved by, for near the end of its reach the arm stops short."""
 _LEAD_M = 0.06
 _LEAD_RAD = 0.25
 """The target never runs further ahead of the measured tool than this, so that contact does not wind it up."""
@@ -55,7 +57,7 @@ class TargetMirror:
 
     def action_to(self, goal: Goal, view: View) -> np.ndarray:
         """The action (7,) float32 in [-1, 1] that takes the target towards the goal, but not far ahead of the tool."""
-        position = view.position + limited(goal.position - view.position, _LEAD_M)
+        position = view.position + limited((1.0 + _STRETCH) * (goal.position - view.position), _LEAD_M)
         euler = view.euler + limited(wrapped(goal.euler - view.euler), _LEAD_RAD)
         action = np.empty(7, np.float32)
         action[:3] = _saturated(_GAIN / MAX_POSITION_STEP_M * (position - self.position))
