@@ -98,12 +98,12 @@ class StackClient:
         rclpy.init(context=self._context, domain_id=domain_id, signal_handler_options=SignalHandlerOptions.NO)
         self.node = rclpy.create_node("stack_client", context=self._context, use_global_arguments=False)
         self._check = check
-        self._follow = ActionClient(self.node, FollowInstruction, graph.FOLLOW_INSTRUCTION)
-        self._reset = self.node.create_client(ResetSimulator, graph.SIMULATOR_RESET)
-        self._begin = self.node.create_client(BeginSubtask, graph.BEGIN_SUBTASK)
-        self._budget = self.node.create_client(SetBudget, graph.SET_BUDGET)
-        self._stop = self.node.create_client(Trigger, graph.SAFETY_STOP)
-        self._arm = self.node.create_client(Trigger, graph.SAFETY_ARM)
+        self._follow: Any = ActionClient(self.node, FollowInstruction, graph.FOLLOW_INSTRUCTION)
+        self._reset: Any = self.node.create_client(ResetSimulator, graph.SIMULATOR_RESET)
+        self._begin: Any = self.node.create_client(BeginSubtask, graph.BEGIN_SUBTASK)
+        self._budget: Any = self.node.create_client(SetBudget, graph.SET_BUDGET)
+        self._stop: Any = self.node.create_client(Trigger, graph.SAFETY_STOP)
+        self._arm: Any = self.node.create_client(Trigger, graph.SAFETY_ARM)
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self.node)
         self._thread = threading.Thread(target=self._spin, name="stack_client", daemon=True)
@@ -156,7 +156,7 @@ class StackClient:
         from lifecycle_msgs.msg import Transition
         from lifecycle_msgs.srv import ChangeState
 
-        client = self.node.create_client(ChangeState, f"{node}/change_state")
+        client: Any = self.node.create_client(ChangeState, f"{node}/change_state")
         try:
             request = ChangeState.Request(transition=Transition(id=transition))
             response = self._call(client, request, timeout_s, f"the transition of node {node}")

@@ -73,8 +73,9 @@ class ManagedNode(LifecycleNode):
         return TransitionCallbackReturn.SUCCESS
 
     def destroy_node(self) -> None:
-        """Ends activity before the node goes."""
-        self._leave_active("the process ends")
+        """Ends activity before the node goes; with its context gone (a signal), nothing can be said any more."""
+        if self.context.ok():
+            self._leave_active("the process ends")
         self.release()
         super().destroy_node()
 

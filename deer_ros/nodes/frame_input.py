@@ -24,6 +24,9 @@ from deer_ros.quality import FRAMES
 if TYPE_CHECKING:
     from rclpy.node import Node
 
+QUIET_S = 5.0
+"""The same trouble is not logged again within this time."""
+
 
 @dataclass(frozen=True)
 class RobotFrame:
@@ -73,6 +76,7 @@ class FrameInput:
     ) -> None:
         self.trouble = ""
         self.frames = 0
+        self._told_s: dict[str, float] = {}
         self._node = node
         self._arm = arm
         self._on_frame = on_frame
@@ -93,7 +97,7 @@ class FrameInput:
 
     def _on_image(self, channel: str, topic: str, shape: tuple[int, int, int], message: Image) -> None:
         try:
-            image = checked_image(topic, image_to_rgb(message), shape)
+            image = checked_image("image", image_to_rgb(message), shape)
         except ConfigError as error:
             self._drop(f"{topic}: {error}")
         else:
@@ -132,6 +136,10 @@ class FrameInput:
         )
 
     def _drop(self, trouble: str) -> None:
-        if trouble != self.trouble:
-            self._node.get_logger().warning(f"dropped a message on {trouble}")
+        """Remembers the trouble, and logs it unless it was logged lately."""
         self.trouble = trouble
+        now_s = time.monotonic()
+        if now_s - self._told_s.get(trouble, -np.inf) > QUIET_S:
+            self._node.get_logger().warning(f"dropped a message on {trouble}")
+            self._told_s = {text: told_s for text, told_s in self._told_s.items() if now_s - told_s < QUIET_S}
+            self._told_s[trouble] = now_s

@@ -19,6 +19,7 @@ from deer_msgs.action import FollowInstruction
 from deer_msgs.msg import ExitReport as ExitReportMessage
 from deer_msgs.msg import PolicyAction, SafetyState, SubtaskDone
 from deer_msgs.srv import SetBudget
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.clock import Clock, ClockType
 from rclpy.task import Future as RosFuture
 from std_msgs.msg import String
@@ -107,7 +108,9 @@ class PolicyNode(ManagedNode):
         self._make_subscriptions()
         self._action_publisher = self.create_publisher(PolicyAction, graph.POLICY_ACTION, COMMANDS)
         self._report_publisher = self.create_publisher(ExitReportMessage, graph.EXIT_REPORT, COMMANDS)
-        service = self.create_service(SetBudget, graph.SET_BUDGET, self._on_budget)
+        service = self.create_service(
+            SetBudget, graph.SET_BUDGET, self._on_budget, callback_group=MutuallyExclusiveCallbackGroup()
+        )
         self._goals = GoalServer(self, lambda: self.active, self._begin, self._on_cancel)
         timer = self.create_timer(CHECK_PERIOD_S, self._check, clock=Clock(clock_type=ClockType.STEADY_TIME))
         self._releases += [
@@ -268,7 +271,8 @@ class PolicyNode(ManagedNode):
             self._end(self._goal, GoalOutcome.FAILED, f"the safety node is stopped: {self._stopped}")
 
     async def _on_budget(self, request: SetBudget.Request, response: SetBudget.Response) -> SetBudget.Response:
-        """Waits for the model's thread without holding up the executor."""
+        """Waits for the model's thread without holding up the executor: it has a callback group of its own, since the
+        group of a callback that waits runs nothing else."""
         assert self._runner is not None
         changed: RosFuture = RosFuture()
         try:

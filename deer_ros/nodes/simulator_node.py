@@ -119,8 +119,11 @@ class SimulatorNode(Node):
             self._publish()
 
     def _step(self, twist: Twist) -> None:
+        """Undoes the safety node's conversion at the orientation that it had, from the same joint angles. (The pose in
+        robot_obs is CALVIN's, which lags behind the joints by one physics step.)"""
         try:
-            pose = action_from_twist(twist, self._now.robot_obs[3:6], self._environment.spec.control_rate_hz)
+            _, euler = self._arm.geometry.tcp_pose(self._now.robot_obs[7:14])
+            pose = action_from_twist(twist, euler, self._environment.spec.control_rate_hz)
             now = self._environment.step(np.append(pose, self._gripper_action))
         except DeerError as error:
             self._note(str(error))
