@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from deer_policies.deer.action_head import encoded_proprioception
 from deer_policies.deer.backbone import DeerModel
 from deer_policies.deer.checkpoint import Checkpoint, save
 from deer_policies.deer.config import changed
@@ -28,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 CALIBRATION = "calibration"
 CALIBRATION_SEED = 900
-SMALLEST_STD = 1e-3
+SMALLEST_STD = 5e-3
 
 
 class TrainingRun:
@@ -76,8 +77,8 @@ class TrainingRun:
 
     def _trainer(self, episodes: list[Episode]) -> Trainer:
         """A fresh model whose robot state is normalised by the first round's data."""
-        robot = np.concatenate([episode.proprioception for episode in episodes])
-        config = self._config.with_proprioception_statistics(robot.mean(0), np.maximum(robot.std(0), SMALLEST_STD))
+        robot = encoded_proprioception(torch.from_numpy(np.concatenate([part.proprioception for part in episodes])))
+        config = self._config.with_proprioception_statistics(robot.mean(0), robot.std(0).clamp(min=SMALLEST_STD))
         torch.manual_seed(self._recipe.seed)
         return Trainer(DeerModel(config), self._tokenizer, self._recipe.optimisation, self._folder, self._recipe.seed)
 

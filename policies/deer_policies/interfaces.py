@@ -184,7 +184,7 @@ class ExitReport:
         exit_index: position in `PolicyInfo.exit_layers`, 0 for the shallowest.
         exit_layer: 0-based index of the last language model layer that ran.
         distances: criterion values of the exits that were checked, shallowest first.
-        thresholds: one for each exit in use; the step stops at the first exit whose distance is not above its threshold.
+        thresholds: one for each exit in use; the step stops at the first exit with a distance not above its threshold.
         llm_gmac: multiply-accumulates of the language model layers that ran, in 1e9.
         total_gmac: the same with vision, resampler and every run of the action head.
         full_llm_gmac: the language model's cost if every layer had run.

@@ -28,7 +28,7 @@ CORPUS = ["open the drawer", "push the sliding door to the left side", "turn on 
 @pytest.fixture(scope="module")
 def checkpoint() -> Checkpoint:
     torch.manual_seed(0)
-    config = deer_nano().with_proprioception_statistics(np.linspace(-1, 1, 15), np.linspace(0.1, 2, 15))
+    config = deer_nano().with_proprioception_statistics(np.linspace(-1, 1, 18), np.linspace(0.1, 2, 18))
     return Checkpoint(
         DeerModel(config).eval(),
         Tokenizer.train(CORPUS, 300, max_tokens=32),

@@ -7,7 +7,7 @@ import json
 import pytest
 import torch
 
-from deer_policies.deer.action_head import ActionHead, HeadState
+from deer_policies.deer.action_head import ActionHead, HeadState, encoded_proprioception
 from deer_policies.deer.attention import attend
 from deer_policies.deer.backbone import DeerModel
 from deer_policies.deer.config import DeerConfig, changed
@@ -75,7 +75,7 @@ def test_official_parameter_counts():
         ({"preprocess": {"image_size": 112}}, "vision takes 96"),
         ({"preprocess": {"static_shape": [200, 300, 3]}}, "crop the camera"),
         ({"head": {"mlp_dropout": 1.5}}, "must be in"),
-        ({"head": {"proprioception_std": [0.0] * 15}}, "above 0"),
+        ({"head": {"proprioception_std": [0.0] * 18}}, "above 0"),
         ({"head": {"lstm_layers": 0}}, "at least 1"),
         ({"language": {"colour": 3}}, "unknown settings"),
     ],
@@ -194,12 +194,11 @@ def test_angles_wrap(model):
 
 
 def test_proprioception_is_normalised_by_the_configuration(model):
-    config = model.config.with_proprioception_statistics(torch.full((15,), 2.0), torch.full((15,), 4.0))
+    config = model.config.with_proprioception_statistics(torch.full((18,), 2.0), torch.full((18,), 4.0))
     scaled = DeerModel.from_weights(config, model.state_dict()).head.proprioception
     robot = torch.rand(1, 1, 15)
-    expected = (robot - 2.0) / 4.0
-    expected[..., 3:6] = robot[..., 3:6]  # angles are not scaled
-    torch.testing.assert_close(scaled(robot), model.head.proprioception(expected))
+    expected = (encoded_proprioception(robot) - 2.0) / 4.0
+    torch.testing.assert_close(scaled(robot), model.head.proprioception.layers(expected))
 
 
 def test_a_head_without_the_robot_state_it_needs(model):

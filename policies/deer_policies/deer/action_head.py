@@ -9,12 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from deer_policies.deer.config import HeadConfig
-from deer_policies.interfaces import PROPRIOCEPTION_SIZE
+from deer_policies.deer.config import ENCODED_PROPRIOCEPTION, HeadConfig
 
 EULER = slice(3, 6)
-ENCODED_PROPRIOCEPTION = PROPRIOCEPTION_SIZE + 3
-"""Robot state with its three angles as sine and cosine."""
 
 
 @dataclass(frozen=True)
@@ -34,8 +31,15 @@ class HeadState:
         return HeadState(self.hidden * factor, self.cell * factor)
 
 
+def encoded_proprioception(proprioception: torch.Tensor) -> torch.Tensor:
+    """Angles, which wrap at pi, become sines, then cosines, at the end: (..., 15) -> (..., 18)."""
+    angles = proprioception[..., EULER]
+    rest = (proprioception[..., : EULER.start], proprioception[..., EULER.stop :])
+    return torch.cat([*rest, angles.sin(), angles.cos()], dim=-1)
+
+
 class ProprioceptionEncoder(nn.Module):
-    """Normalises the robot state, replaces angles by sine and cosine (they wrap at pi), and embeds it."""
+    """Normalises the encoded robot state, so that small turns count as much as small moves, and embeds it."""
 
     mean: torch.Tensor
     std: torch.Tensor
@@ -58,10 +62,7 @@ class ProprioceptionEncoder(nn.Module):
 
     def forward(self, proprioception: torch.Tensor) -> torch.Tensor:
         """(batch, window, 15) as `Observation` has it -> (batch, window, proprioception_dim)."""
-        angles = proprioception[..., EULER]
-        scaled = (proprioception - self.mean) / self.std
-        rest = (scaled[..., : EULER.start], scaled[..., EULER.stop :])
-        return self.layers(torch.cat([*rest, angles.sin(), angles.cos()], dim=-1))
+        return self.layers((encoded_proprioception(proprioception) - self.mean) / self.std)
 
 
 def _mlp(inputs: int, config: HeadConfig, outputs: int) -> nn.Sequential:

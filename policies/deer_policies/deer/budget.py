@@ -9,9 +9,8 @@ from itertools import pairwise
 
 import torch
 
-from deer_policies.deer.action_head import ENCODED_PROPRIOCEPTION
 from deer_policies.deer.backbone import DeerModel
-from deer_policies.deer.config import DeerConfig
+from deer_policies.deer.config import ENCODED_PROPRIOCEPTION, DeerConfig
 from deer_policies.errors import BudgetError
 from deer_policies.interfaces import Budget
 

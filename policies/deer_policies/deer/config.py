@@ -8,6 +8,8 @@ from typing import Any
 from deer_policies.errors import ConfigError
 from deer_policies.interfaces import GRIPPER_SHAPE, PROPRIOCEPTION_SIZE, STATIC_SHAPE
 
+ENCODED_PROPRIOCEPTION = PROPRIOCEPTION_SIZE + 3
+"""Robot state with its three angles as sine and cosine."""
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
@@ -198,7 +200,8 @@ class HeadConfig:
         mlp_dropout: in the two networks; `dropout_mode` 'layerwise' puts it before every linear layer, 'last' before
             the output only.
         proprioception_dim: size of the encoded robot state beside the pooled feature; 0 leaves the robot state out.
-        proprioception_mean, proprioception_std: (15,) for normalisation; entries 3..5, angles, become sine and cosine.
+        proprioception_mean, proprioception_std: (18,) for normalisation of the encoded robot state, see
+            `action_head.encoded_proprioception`.
     """
 
     lstm_hidden: int
@@ -208,8 +211,8 @@ class HeadConfig:
     mlp_dropout: float = 0.0
     dropout_mode: str = "layerwise"
     proprioception_dim: int = 0
-    proprioception_mean: tuple[float, ...] = (0.0,) * PROPRIOCEPTION_SIZE
-    proprioception_std: tuple[float, ...] = (1.0,) * PROPRIOCEPTION_SIZE
+    proprioception_mean: tuple[float, ...] = (0.0,) * ENCODED_PROPRIOCEPTION
+    proprioception_std: tuple[float, ...] = (1.0,) * ENCODED_PROPRIOCEPTION
 
     def __post_init__(self) -> None:
         _positive(self, "lstm_hidden", "lstm_layers")
@@ -220,9 +223,9 @@ class HeadConfig:
         if self.proprioception_dim < 0:
             raise ConfigError(f"proprioception_dim is {self.proprioception_dim}; it must be 0 (off) or a size")
         for name in ("proprioception_mean", "proprioception_std"):
-            if len(getattr(self, name)) != PROPRIOCEPTION_SIZE:
+            if len(getattr(self, name)) != ENCODED_PROPRIOCEPTION:
                 raise ConfigError(
-                    f"HeadConfig.{name} has {len(getattr(self, name))} values; it needs {PROPRIOCEPTION_SIZE}"
+                    f"HeadConfig.{name} has {len(getattr(self, name))} values; it needs {ENCODED_PROPRIOCEPTION}"
                 )
         if min(self.proprioception_std) <= 0.0:
             raise ConfigError(f"proprioception_std {self.proprioception_std} must be above 0 everywhere")
@@ -260,7 +263,7 @@ class DeerConfig:
             )
 
     def with_proprioception_statistics(self, mean: Any, std: Any) -> DeerConfig:
-        """The same policy with the robot state normalised by these (15,) values; use those of the training data."""
+        """The same policy with the encoded robot state normalised by these (18,) values, those of the training data."""
         head = replace(
             self.head,
             proprioception_mean=tuple(float(value) for value in mean),

@@ -44,7 +44,7 @@ def deer_nano(vocabulary: int = 512) -> DeerConfig:
             gate_init=0.5,
             reference_tokens=12,
         ),
-        head=HeadConfig(lstm_hidden=192, lstm_layers=2, mlp_dims=(128,), proprioception_dim=64),
+        head=HeadConfig(lstm_hidden=192, lstm_layers=2, mlp_dims=(128,), proprioception_dim=96),
         lowercase=True,
     )
 
