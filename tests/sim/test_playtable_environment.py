@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from deer_policies.errors import ConfigError, SimulatorError
 from deer_sim.environment import Environment
 from deer_sim.playtable.environment import PlayTable

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from deer_policies.interfaces import GRIPPER_SHAPE, STATIC_SHAPE
 from deer_sim.playtable.environment import PlayTable
 
