@@ -19,7 +19,7 @@ from deer_policies.deer.presets import deer_nano
 from deer_policies.deer.thresholds import Calibration
 from deer_policies.deer.tokenizer import Tokenizer
 
-DEADLINE_S = 150.0
+DEADLINE_S = 300.0
 
 
 @pytest.fixture(scope="module")
