@@ -6,17 +6,18 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+
 from deer_policies.interfaces import Observation
 
 BLOCKS = ("red", "blue", "pink")
 """Block colours in CALVIN's own naming."""
 Contact = tuple[str, str]
-"""(body, link) that something touches: ("table", "base_link"), ("robot", "panda_leftfinger"), ("red", ""), ("plane", "")."""
+"""(body, link) that something touches, such as ("table", "base_link"), ("robot", "panda_leftfinger") or ("red", "")."""
 
 
 @dataclass(frozen=True)
 class BlockState:
-    """One block: position (3,) m and quaternion (4,) xyzw in the world, velocities (3,) m/s and rad/s, contacts."""
+    """Position (3,) m and quaternion (4,) xyzw of a block in the world, velocities (3,) m/s and rad/s, contacts."""
 
     position: np.ndarray
     orientation: np.ndarray
@@ -80,7 +81,7 @@ class TimeStep:
 
 @dataclass(frozen=True)
 class EnvironmentSpec:
-    """Fixed facts of an environment: its name ('playtable:D'), renderer, control rate, and the order of blocks in scene_obs."""
+    """Fixed facts of an environment: name ('playtable:D'), renderer, control rate, order of blocks in scene_obs."""
 
     name: str
     renderer: str
@@ -102,13 +103,18 @@ class Environment(Protocol):
         robot_obs: np.ndarray | None = None,
         scene_obs: np.ndarray | None = None,
     ) -> TimeStep:
-        """Starts an episode: the given state, and what is not given is drawn from the seed. The same arguments give the
-        same episode bit for bit, whatever ran before."""
+        """Starts an episode in the given state; what is not given is drawn from the seed.
+
+        The same arguments give the same episode bit for bit, whatever ran before.
+        """
         ...
 
     def step(self, action: np.ndarray) -> TimeStep:
-        """Runs one control step with a relative action (7,), clipped to [-1, 1]; not finite or misshapen raises ConfigError
-        and nothing moves."""
+        """Runs one control step with a relative action (7,), clipped to [-1, 1].
+
+        Raises:
+            ConfigError: if it is misshapen or not finite; nothing moves.
+        """
         ...
 
     def close(self) -> None:

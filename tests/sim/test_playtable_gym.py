@@ -11,7 +11,7 @@ from deer_policies.errors import ConfigError, SimulatorError
 from deer_sim.playtable.gym import PlayTableGym
 from deer_sim.tasks import TASKS
 
-NAME = "deer_sim.playtable.gym:deer/PlayTable-D-v0"
+NAME = "deer/PlayTable-D-v0"
 STAY = np.array([0, 0, 0, 0, 0, 0, 1], dtype=np.float32)
 
 

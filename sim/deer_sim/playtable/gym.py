@@ -1,9 +1,4 @@
-"""PlayTable for Gymnasium: one task per episode, reward 1 when it is solved.
-
-Importing this module registers `deer/PlayTable-{A,B,C,D}-v0`, and
-`gymnasium.make("deer_sim.playtable.gym:deer/PlayTable-D-v0")` imports it and makes one in one call: since version 1.0
-Gymnasium no longer looks for environments of installed packages by itself.
-"""
+"""PlayTable for Gymnasium: one task per episode, reward 1 when it is solved; `import deer_sim` registers it."""
 
 from __future__ import annotations
 
@@ -25,12 +20,9 @@ from deer_policies.interfaces import (
 from deer_sim import instructions
 from deer_sim.environment import TimeStep
 from deer_sim.playtable.environment import SCENE_OBS_SIZE, PlayTable
-from deer_sim.playtable.scene import SCENES
 from deer_sim.starts import sample_start
 from deer_sim.tasks import TASKS, solved
 
-MAX_EPISODE_STEPS = 360
-"""CALVIN's limit for one subtask."""
 _BOUND = 100.0
 """Generous bound of positions (m) and angles (rad), so that spaces are finite."""
 _GRASPED = ("place_in_slider", "place_in_drawer", "stack_block")
@@ -153,13 +145,3 @@ def _observed(step: TimeStep) -> Observation:
         "robot_obs": np.clip(step.robot_obs, -_BOUND, _BOUND),
         "scene_obs": np.clip(step.scene_obs, -_BOUND, _BOUND),
     }
-
-
-for _name in SCENES:
-    if (_identifier := f"deer/PlayTable-{_name}-v0") not in gymnasium.registry:
-        gymnasium.register(
-            id=_identifier,
-            entry_point="deer_sim.playtable.gym:PlayTableGym",
-            kwargs={"scene": _name},
-            max_episode_steps=MAX_EPISODE_STEPS,
-        )
