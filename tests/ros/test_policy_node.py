@@ -1,0 +1,288 @@
+"""The policy node with a scripted policy and cameras: transitions, bad input, faults, repeats, cancellation."""
+
+import contextlib
+import threading
+import time
+
+import numpy as np
+import pytest
+import rclpy
+from deer_msgs.msg import PolicyAction
+from lifecycle_msgs.msg import Transition
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from sensor_msgs.msg import Image, JointState
+from std_msgs.msg import String
+
+from deer_policies.errors import CheckpointError, ConfigError
+from deer_policies.interfaces import ActionChunk, Budget, ExitReport, PolicyInfo
+from deer_ros import graph
+from deer_ros.bringup import free_domain_id
+from deer_ros.client import StackClient
+from deer_ros.conversions import ns_to_stamp, rgb_to_image
+from deer_ros.errors import StackError
+from deer_ros.nodes.policy_node import PolicyNode
+from deer_ros.quality import COMMANDS, FRAMES
+from deer_ros.reports import Outcome
+
+DEADLINE_S = 10.0
+JOINTS = (-1.21779206, 1.03987646, 2.11978261, -2.34205014, -0.87015947, 1.64119353, 0.55344866)
+STATIC, GRIPPER = np.full((6, 6, 3), 7, np.uint8), np.full((4, 4, 3), 9, np.uint8)
+
+
+class ScriptedPolicy:
+    """Counts its steps in its state; what it does can be changed while it runs."""
+
+    def __init__(self):
+        self.info = PolicyInfo("scripted", (1, 3), STATIC.shape, GRIPPER.shape)
+        self.budget = Budget()
+        self.load_error = None
+        self.step_error = None
+        self.step_time_s = 0.0
+        self.seen = []
+
+    def load(self, name, device, threads):
+        if self.load_error is not None:
+            raise self.load_error
+        return self
+
+    def set_budget(self, budget):
+        self.budget = budget
+
+    def initial_state(self):
+        return 0
+
+    def step(self, observation, state):
+        if observation.instruction != "warm up":
+            self.seen.append((observation, state))
+            if self.step_error is not None:
+                raise self.step_error
+        time.sleep(self.step_time_s)
+        action = np.array([[0.01 * (state + 1), 0, 0, 0, 0, 0, -1]], np.float32)
+        return ActionChunk(action), state + 1, ExitReport(0, 1, (), (1.0, 1.0), 1.0, 2.0, 3.0, 4.0, 0.1)
+
+
+class Rig:
+    """A policy node in a thread, a client, and cameras that the test triggers."""
+
+    def __init__(self):
+        self.policy = ScriptedPolicy()
+        domain_id = free_domain_id()
+        settings = ["frame_timeout_s:=1.0", "max_image_age_s:=0.5", "default_max_steps:=5", "image_slop_s:=0.0"]
+        arguments = [item for setting in settings for item in ("-p", setting)]
+        rclpy.init(args=["--ros-args", *arguments], domain_id=domain_id)
+        self.node = PolicyNode(self.policy.load)
+        self.executor = SingleThreadedExecutor()
+        self.executor.add_node(self.node)
+        self.thread = threading.Thread(target=self.spin, daemon=True)
+        self.thread.start()
+        self.client = StackClient(domain_id)
+        node = self.client.node
+        self.static = node.create_publisher(Image, graph.STATIC_IMAGE, FRAMES)
+        self.gripper = node.create_publisher(Image, graph.GRIPPER_IMAGE, FRAMES)
+        self.joints = node.create_publisher(JointState, graph.JOINT_STATES, FRAMES)
+        self.actions = []
+        node.create_subscription(PolicyAction, graph.POLICY_ACTION, self.actions.append, COMMANDS)
+        self.stamp_ns = 10**9
+
+    def spin(self):
+        with contextlib.suppress(ExternalShutdownException):
+            self.executor.spin()
+
+    def close(self):
+        self.client.close()
+        self.executor.shutdown()
+        self.thread.join(DEADLINE_S)
+        self.node.destroy_node()
+        rclpy.try_shutdown()
+
+    def change(self, *transitions):
+        for transition in transitions:
+            self.client.change_state("policy", transition, DEADLINE_S)
+
+    def bring_up(self):
+        self.change(Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE)
+        wait(lambda: self.static.get_subscription_count() and self.joints.get_subscription_count())
+
+    def show(self, static=STATIC, joints=JOINTS, new=True, encoding="rgb8"):
+        """Publishes one frame; `new` gives it a stamp of its own."""
+        self.stamp_ns += 33_000_000 * new
+        stamp = ns_to_stamp(self.stamp_ns)
+        message = JointState(name=[f"panda_joint{index}" for index in range(1, 8)], position=list(joints))
+        message.name += ["panda_finger_joint1", "panda_finger_joint2"]
+        message.position.extend((0.02, 0.02))
+        message.header.stamp = stamp
+        self.joints.publish(message)
+        self.gripper.publish(rgb_to_image(GRIPPER, stamp, ""))
+        picture = rgb_to_image(static, stamp, "")
+        picture.encoding = encoding
+        self.static.publish(picture)
+
+    def show_until(self, condition, **frame):
+        """Shows new frames at a steady rate until the condition holds."""
+
+        def shown():
+            self.show(**frame)
+            time.sleep(0.03)
+            return condition()
+
+        wait(shown)
+
+    def follow(self, **frame):
+        """Follows an instruction on frames that keep coming, to its end."""
+        goal = self.client.send("go")
+        results = []
+        waiting = threading.Thread(target=lambda: results.append(goal.result(DEADLINE_S)))
+        waiting.start()
+        self.show_until(lambda: results, **frame)
+        waiting.join()
+        return results[0]
+
+
+def wait(condition):
+    deadline = time.monotonic() + DEADLINE_S
+    while not condition():
+        assert time.monotonic() < deadline, "the condition did not come true in time"
+        time.sleep(0.01)
+
+
+@pytest.fixture
+def rig():
+    made = Rig()
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def running():
+    """One active node for the tests that leave it as it was."""
+    made = Rig()
+    made.bring_up()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def active(running):
+    running.policy.step_error, running.policy.step_time_s = None, 0.0
+    del running.policy.seen[:]
+    time.sleep(0.05)
+    del running.actions[:]
+    return running
+
+
+def test_what_can_not_be_loaded_can_be_tried_again(rig):
+    rig.policy.load_error = CheckpointError("the file is damaged")
+    with pytest.raises(StackError, match="refused"):
+        rig.change(Transition.TRANSITION_CONFIGURE)
+    rig.policy.load_error = None
+    rig.policy.info = PolicyInfo("scripted", (1, 3), STATIC.shape, GRIPPER.shape, rate_hz=10.0)
+    with pytest.raises(StackError, match="refused"):
+        rig.change(Transition.TRANSITION_CONFIGURE)
+    rig.policy.info = PolicyInfo("scripted", (1, 3), STATIC.shape, GRIPPER.shape)
+    rig.change(Transition.TRANSITION_CONFIGURE)
+    assert rig.client.send("go").result(DEADLINE_S).outcome is Outcome.REJECTED
+    rig.change(Transition.TRANSITION_ACTIVATE)
+    wait(lambda: rig.static.get_subscription_count())
+    goal = rig.client.send("go", max_steps=1000)
+    rig.show_until(lambda: len(rig.actions) >= 2)
+    rig.change(Transition.TRANSITION_DEACTIVATE)
+    result = goal.result(DEADLINE_S)
+    assert (result.outcome, result.reason) == (Outcome.CANCELLED, "the node was deactivated")
+    time.sleep(0.1)
+    assert not rig.actions[-1].action[:6].any()
+    count = len(rig.actions)
+    for _ in range(5):
+        rig.show()
+        time.sleep(0.02)
+    assert len(rig.actions) == count
+    rig.change(Transition.TRANSITION_CLEANUP)
+    rig.bring_up()
+    assert rig.follow().outcome is Outcome.TIMEOUT
+
+
+def test_each_frame_is_answered_and_the_state_goes_on(active):
+    result = active.follow()
+    assert (result.outcome, result.steps) == (Outcome.TIMEOUT, 5)
+    assert [state for _, state in active.policy.seen] == [0, 1, 2, 3, 4]
+    stamps = [(message.header.stamp.sec, message.header.stamp.nanosec) for message in active.actions]
+    assert stamps[:5] == sorted(set(stamps[:5]))
+    assert stamps[5:] == [(0, 0)]
+
+
+def test_proprioception_is_calvins(active):
+    active.follow()
+    first, second = (observation.proprioception for observation, _ in active.policy.seen[:2])
+    np.testing.assert_allclose(first[:3], (0.02586889, -0.2313129, 0.5712808), atol=1e-5)
+    np.testing.assert_allclose(first[3:6], (3.09045, -0.02909, 1.50014), atol=1e-4)
+    assert first[6] == pytest.approx(0.04)
+    np.testing.assert_allclose(first[7:14], JOINTS, rtol=1e-6)
+    assert second[14] == -1.0
+
+
+def test_a_frame_that_is_sent_again_gets_the_same_answer_again(active):
+    goal = active.client.send("go", max_steps=1000)
+    active.show_until(lambda: active.actions)
+    time.sleep(0.1)
+    before, steps = active.actions[-1], len(active.policy.seen)
+    count = len(active.actions)
+    active.show(new=False)
+    wait(lambda: len(active.actions) == count + 1)
+    assert active.actions[-1] == before
+    assert len(active.policy.seen) == steps
+    assert goal.cancel()
+
+
+def test_without_frames_a_goal_fails(active):
+    result = active.client.send("go").result(DEADLINE_S)
+    assert result.outcome is Outcome.FAILED
+    assert "no usable frame" in result.reason
+
+
+@pytest.mark.parametrize(
+    ("frame", "reason"),
+    [
+        ({"encoding": "32FC1"}, "encoding '32FC1' can't be read"),
+        ({"encoding": "bgra8"}, "bytes"),
+        ({"static": np.zeros((5, 5, 3), np.uint8)}, r"(5, 5, 3); it must be (6, 6, 3)"),
+        ({"joints": (np.nan, *JOINTS[1:])}, "not finite"),
+    ],
+)
+def test_bad_frames_fail_the_goal_with_the_reason(active, frame, reason):
+    result = active.follow(**frame)
+    assert result.outcome is Outcome.FAILED
+    assert reason in result.reason
+    assert not active.actions
+
+
+@pytest.mark.parametrize("error", [ConfigError("unfit"), RuntimeError("a fault")])
+def test_a_policy_that_fails_ends_the_goal_and_not_the_node(active, error):
+    active.policy.step_error = error
+    result = active.follow()
+    assert result.outcome is Outcome.FAILED
+    assert str(error) in result.reason
+    active.policy.step_error = None
+    assert active.follow().outcome is Outcome.TIMEOUT
+
+
+def test_cancelling_does_not_wait_for_the_model(active):
+    active.policy.step_time_s = 0.8
+    goal = active.client.send("go", max_steps=1000)
+    active.show_until(lambda: active.policy.seen)
+    asked_s = time.monotonic()
+    assert goal.cancel()
+    assert time.monotonic() - asked_s < 0.4
+    count = len(active.actions)
+    time.sleep(1.0)
+    assert len(active.actions) == count
+    assert goal.result(DEADLINE_S).outcome is Outcome.CANCELLED
+
+
+def test_a_plain_instruction_is_followed(active):
+    publisher = active.client.node.create_publisher(String, graph.INSTRUCTION, 10)
+    wait(lambda: publisher.get_subscription_count())
+    publisher.publish(String(data="  "))
+    publisher.publish(String(data="wave"))
+    active.show_until(lambda: len(active.policy.seen) >= 5)
+    active.client.node.destroy_publisher(publisher)
+    assert {observation.instruction for observation, _ in active.policy.seen} == {"wave"}
+    active.show_until(lambda: active.actions and not active.actions[-1].action[:6].any())
