@@ -1,8 +1,8 @@
 """Expert demonstrations as arrays: the expert acts, is pushed off its way at times, and shows how to get back.
 
 At a disturbed step the action that was executed is not the expert's; the label that is recorded still is what the
-expert would have done in that state. So every frame's `rel_actions` is a correct label, and `disturbed` marks the
-frames whose executed action differs from it.
+expert would have done in that state. So every frame's `rel_actions` is a correct label; `executed` is what was run, and
+`disturbed` marks the frames in which a push replaced the expert's action.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from deer_sim.tasks import solved
 
 PREFIX_STEPS = 200
 """Control steps that each task of a start's prefix may take."""
+SETTLE_STEPS = 2
+"""Control steps without motion before a task begins, in which blocks fall the last fraction of a millimetre."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,8 @@ class _Disturber:
         self._disturbance = disturbance
         self._rng = rng
         self._push = _Push()
+        self.pushing = False
+        """Whether the last action was a push."""
 
     def executed(self, label: np.ndarray) -> np.ndarray:
         """The action (7,) float32 to execute where the expert's is `label`."""
@@ -74,7 +78,8 @@ class _Disturber:
             push.motion = motion / np.abs(motion).max() * rng.uniform(0.4, 1.0)
             push.reverse_gripper = bool(rng.random() < settings.gripper_rate)
         action = label.astype(np.float64)
-        if push.steps_left:
+        self.pushing = push.steps_left > 0
+        if self.pushing:
             push.steps_left -= 1
             action[:6] = push.motion
             action[6] = -label[6] if push.reverse_gripper else label[6]
@@ -98,7 +103,7 @@ class Episode:
         rel_actions: (steps, 7) float32, the expert's relative action: the label.
         executed: (steps, 7) float32, the relative action that was run.
         actions: (steps, 7) float64, absolute: tcp pose after the executed action, and its gripper command.
-        disturbed: (steps,) bool, where `executed` is not the label.
+        disturbed: (steps,) bool, where someone else than the expert chose the action; jitter alone does not count.
     """
 
     task: str
@@ -128,12 +133,15 @@ class Recorder:
         self._frames: list[TimeStep] = []
         self._labels: list[np.ndarray] = []
         self._executed: list[np.ndarray] = []
+        self._disturbed: list[bool] = []
 
-    def add(self, step: TimeStep, label: np.ndarray, executed: np.ndarray) -> None:
-        """Records what was seen, what the expert would do, and what was done."""
+    def add(self, step: TimeStep, label: np.ndarray, executed: np.ndarray, disturbed: bool | None = None) -> None:
+        """Records what was seen, what the expert would do, and what was done; `disturbed` None: if they differ."""
         self._frames.append(step)
         self._labels.append(np.array(label, np.float32))
         self._executed.append(np.array(executed, np.float32))
+        differs = bool((self._labels[-1] != self._executed[-1]).any())
+        self._disturbed.append(differs if disturbed is None else disturbed)
 
     def finish(self, last: TimeStep, success: bool) -> Episode:
         """The episode; `last` is what was seen after the last action.
@@ -160,7 +168,7 @@ class Recorder:
             rel_actions=labels,
             executed=executed,
             actions=np.concatenate([reached, np.where(executed[:, 6:] > 0.0, 1.0, -1.0)], axis=1),
-            disturbed=(labels != executed).any(axis=1),
+            disturbed=np.array(self._disturbed),
         )
 
 
@@ -180,9 +188,13 @@ def run_expert(
 
 
 def begin_at(environment: Environment, expert: Expert, start: Start, seed: int) -> tuple[TimeStep, bool]:
-    """Resets to a start and has the expert do its prefix: the state after it, and whether all of it is solved."""
+    """Resets to a start, lets it settle and has the expert do its prefix: the state then, and whether that is solved."""
     now = environment.reset(seed, start.robot_obs, start.scene_obs)
     expert.reset(now)
+    idle = np.append(np.zeros(6), start.robot_obs[14])
+    for _ in range(SETTLE_STEPS):
+        now = environment.step(idle)
+        expert.executed(idle)
     reached = True
     for task in start.prefix:
         now, done = run_expert(environment, expert, task, now, PREFIX_STEPS)
@@ -220,7 +232,7 @@ def collect_episode(
     for _ in range(max_steps):
         label = expert.action(now)
         executed = disturber.executed(label) if disturber else label
-        recorder.add(now, label, executed)
+        recorder.add(now, label, executed, disturbed=disturber is not None and disturber.pushing)
         now = environment.step(executed)
         expert.executed(executed)
         success = bool(solved(first.state, now.state, (task,)))

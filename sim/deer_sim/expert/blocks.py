@@ -64,7 +64,7 @@ def lift(view: View, scene: Scene, colour: str) -> Goal:
 
 def _lean(view: View, colour: str) -> float:
     """Lean (rad) to take a block with: none on the table; in the cabinet as far over as the arm can fold at that place."""
-    return 0.8 + 0.3 * ramp(float(view.blocks[colour].position[0]), -0.15, 0.0) if in_cabinet(view, colour) else 0.0
+    return 0.8 + 0.25 * ramp(float(view.blocks[colour].position[0]), -0.2, -0.08) if in_cabinet(view, colour) else 0.0
 
 
 def in_cabinet(view: View, colour: str) -> bool:

@@ -86,7 +86,7 @@ def grasp(view: View, scene: Scene, colour: str, grip: Grip) -> Goal:
     yaw, edge = best_yaw(view, scene, colour, grip)
     if grip.lean:
         # The hand is 0.2 m wide; turned further it would touch the cabinet. The fingers turn the block when they close.
-        yaw = float(np.clip(yaw, math.pi / 2 - _CABINET_YAW_RAD, math.pi / 2 + _CABINET_YAW_RAD))
+        yaw = math.pi / 2 + float(np.clip(wrapped(yaw - math.pi / 2), -_CABINET_YAW_RAD, _CABINET_YAW_RAD))
     euler = np.array([math.pi, -grip.lean, yaw])
     turn = yaw - math.pi / 2
     draw = along_tool(grip.lean)
@@ -102,5 +102,5 @@ def grasp(view: View, scene: Scene, colour: str, grip: Grip) -> Goal:
     if near and not (view.closing and view.width < 0.02):
         return Goal(end, euler, open=False)
     length = max(0.1, (TRAVEL_Z_M - end[2]) / retreat[2])
-    goal = approach(view, end, euler, retreat, length, error, inner=0.006 if grip.lean else 0.01, outer=0.03)
+    goal = approach(view, end, euler, retreat, length, error, inner=0.008, outer=0.03, clear=0.07)
     return Goal(goal.position, goal.euler, open=True)

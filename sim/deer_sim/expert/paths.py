@@ -51,7 +51,14 @@ def along_tool(angle_rad: float) -> np.ndarray:
 
 
 def corridor(
-    position: np.ndarray, end: np.ndarray, retreat: np.ndarray, length: float, error: float, inner: float, outer: float
+    position: np.ndarray,
+    end: np.ndarray,
+    retreat: np.ndarray,
+    length: float,
+    error: float,
+    inner: float,
+    outer: float,
+    clear: float,
 ) -> np.ndarray:
     """Where to steer (3,) to enter a place along a fixed direction: back out first, then sideways, then in.
 
@@ -62,11 +69,12 @@ def corridor(
         length: from end to mouth in m.
         error: how far the tool is off the corridor's axis, in m; the caller may forgive some of it or add rotations.
         inner, outer: up to `inner` the tool may go in all the way; from `outer` on it stays at the mouth.
+        clear: the last part of the corridor in m, which is free to enter only with an error below 1.5 times `inner`.
     """
     offset = position - end
     along = float(offset @ retreat)
     lateral = offset - along * retreat
-    needed = length * ramp(error, inner, outer)
+    needed = clear * ramp(error, inner, 1.5 * inner) + (length - clear) * ramp(error, 1.5 * inner, outer)
     free = ramp(along, needed - 0.05, needed - 0.01)
     return end + needed * retreat + (1.0 - free) * lateral
 
@@ -97,19 +105,20 @@ def approach(
     error: float,
     inner: float = 0.008,
     outer: float = 0.045,
+    clear: float = 0.0,
 ) -> Goal:
     """Goal on the way to `end` with the gripper closed: out of the cabinet, up, to the corridor's mouth, then in.
 
     Args:
         view: what is seen.
         end, euler: where to get to.
-        retreat, length, error, inner, outer: see `corridor`.
+        retreat, length, error, inner, outer, clear: see `corridor`.
     """
     position = view.position
     aside = abs(float(position[0] - end[0]))
     if max(aside, float(position[1] - end[1])) > 0.06 and position[1] > _FRONT_Y_M and position[2] < 0.68:
         return Goal(np.array([position[0], _OUT_Y_M, position[2]]), view.euler, open=False)
-    target = corridor(position, end, retreat, length, error, inner, outer)
+    target = corridor(position, end, retreat, length, error, inner, outer, clear)
     if error > outer and retreat[2] < 0.99 and position[1] < _FRONT_Y_M:
         target = risen_first(position, target)
     if aside > 0.05:
