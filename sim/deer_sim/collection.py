@@ -188,7 +188,7 @@ def run_expert(
 
 
 def begin_at(environment: Environment, expert: Expert, start: Start, seed: int) -> tuple[TimeStep, bool]:
-    """Resets to a start, lets it settle and has the expert do its prefix: the state then, and whether that is solved."""
+    """Resets to a start, lets it settle and has the expert do its prefix: the state then, and whether it did."""
     now = environment.reset(seed, start.robot_obs, start.scene_obs)
     expert.reset(now)
     idle = np.append(np.zeros(6), start.robot_obs[14])

@@ -46,7 +46,7 @@ _HANDLE_FRONT_Y_M = -0.037
 
 
 def lift(view: View, scene: Scene, colour: str) -> Goal:
-    """Grasps a block where it is and raises it; from the cabinet back out along the tool, after moving the door away."""
+    """Grasps a block where it is and raises it; out of the cabinet along the tool, after moving the door away."""
     if held(view, scene, colour):
         retreat = along_tool(_OUT_LEAN_RAD) if view.position[1] > -0.02 and view.position[2] < 0.62 else UP
         return Goal(view.position + 0.06 * retreat, view.euler, open=False)
@@ -63,7 +63,7 @@ def lift(view: View, scene: Scene, colour: str) -> Goal:
 
 
 def _lean(view: View, colour: str) -> float:
-    """Lean (rad) to take a block with: none on the table; in the cabinet as far over as the arm can fold at that place."""
+    """Lean (rad) to take a block with: none on the table; in the cabinet as far as the arm can fold there."""
     return 0.8 + 0.25 * ramp(float(view.blocks[colour].position[0]), -0.2, -0.08) if in_cabinet(view, colour) else 0.0
 
 

@@ -30,6 +30,18 @@ def _fixture_maneuvers() -> dict[str, Maneuver]:
     }
 
 
+def _lift() -> Maneuver:
+    return lambda view, scene, start, block: blocks.lift(view, scene, block)
+
+
+def _push(sign: int) -> Maneuver:
+    return lambda view, scene, start, block: blocks.push(view, scene, block, start, sign)
+
+
+def _rotate(sign: int) -> Maneuver:
+    return lambda view, scene, start, block: blocks.rotate(view, scene, block, start, sign)
+
+
 def _block_maneuvers() -> dict[str, Maneuver]:
     table: dict[str, Maneuver] = {
         "place_in_slider": lambda view, scene, start, block: blocks.place_in_cabinet(view, scene, block),
@@ -39,15 +51,10 @@ def _block_maneuvers() -> dict[str, Maneuver]:
         "push_into_drawer": lambda view, scene, start, block: blocks.push_into_drawer(view, scene, block),
     }
     for colour in BLOCKS:
-        for place in ("table", "slider", "drawer"):
-            table[f"lift_{colour}_block_{place}"] = lambda view, scene, start, block: blocks.lift(view, scene, block)
+        table.update({f"lift_{colour}_block_{place}": _lift() for place in ("table", "slider", "drawer")})
         for side, sign in (("right", 1), ("left", -1)):
-            table[f"push_{colour}_block_{side}"] = lambda view, scene, start, block, sign=sign: blocks.push(
-                view, scene, block, start, sign
-            )
-            table[f"rotate_{colour}_block_{side}"] = lambda view, scene, start, block, sign=sign: blocks.rotate(
-                view, scene, block, start, -sign
-            )
+            table[f"push_{colour}_block_{side}"] = _push(sign)
+            table[f"rotate_{colour}_block_{side}"] = _rotate(-sign)
     return table
 
 

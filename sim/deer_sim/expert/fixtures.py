@@ -28,7 +28,7 @@ _HANDLE_Z_M = 0.365
 _GAP_Y_M = -0.2105
 """Middle of the gap between the closed drawer's front and its handle."""
 _HANDLE_FRONT_Y_M = -0.261
-_BUTTON_Y_M, _BUTTON_DOWN_Z_M, _BUTTON_UP_Z_M = -0.12, 0.465, 0.53
+BUTTON_Y_M, _BUTTON_DOWN_Z_M, _BUTTON_UP_Z_M = -0.12, 0.465, 0.53
 _DOOR_HANDLE_X_M = 0.14
 """Handle's middle from the door's frame."""
 _DOOR_Y_M, _DOOR_Z_M = -0.008, 0.545
@@ -89,7 +89,7 @@ def move_slider(view: View, scene: Scene, left: bool) -> Goal:
 
 def press_button(view: View, scene: Scene, lit: bool) -> Goal:
     """Onto the button from above; up again if it is down and the LED is not as wanted, since each press toggles it."""
-    down = np.array([scene.button_x, _BUTTON_Y_M, _BUTTON_DOWN_Z_M])
+    down = np.array([scene.button_x, BUTTON_Y_M, _BUTTON_DOWN_Z_M])
     done = view.led == lit
     if done or view.button > 0.01:
         down[2] = _BUTTON_UP_Z_M

@@ -7,13 +7,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from deer_sim.expert.fixtures import BUTTON_Y_M
 from deer_sim.expert.motion import Goal
-from deer_sim.expert.paths import TRAVEL_Z_M, along_tool, approach, misaligned
+from deer_sim.expert.paths import TRAVEL_Z_M, along_tool, approach, misaligned, outside
 from deer_sim.expert.view import View, rotation_of, wrapped
-from deer_sim.playtable.scene import Scene
+from deer_sim.playtable.scene import SURFACE_Z_M, Scene
 
 _WIDEST_M = 0.065
 """Blocks are taken along edges up to this length; the gripper opens to 0.08."""
+_OPEN_M = 0.08
 _ABOVE_M = 0.002
 _CABINET_ABOVE_M = 0.005
 _CABINET_YAW_RAD = 0.25
@@ -39,7 +41,7 @@ def held(view: View, scene: Scene, colour: str) -> bool:
     pose = view.blocks[colour]
     offset = rotation_of(view.euler).T @ (pose.position - view.position)
     around = abs(offset[1]) < 0.015 and abs(offset[0]) < 0.035 and abs(offset[2]) < 0.03
-    return bool(view.closing and around and 0.034 < view.width < 0.062)
+    return bool(view.closing and around and 0.024 < view.width < 0.062)
 
 
 def _yaws(view: View, scene: Scene, colour: str) -> list[tuple[float, float]]:
@@ -53,17 +55,19 @@ def _yaws(view: View, scene: Scene, colour: str) -> list[tuple[float, float]]:
     return found
 
 
-def _blocked(view: View, scene: Scene, colour: str, yaw: float, edge: float) -> bool:
-    """Whether another block is where a finger has to go in."""
-    closing = np.array([math.sin(yaw), -math.cos(yaw)])
+def _blocked(view: View, scene: Scene, colour: str, yaw: float) -> bool:
+    """Whether another block or the button is where a finger has to go in."""
     place = view.blocks[colour].position
-    for other, pose in view.blocks.items():
-        if other == colour or abs(pose.position[2] - place[2]) > 0.035:
-            continue
-        for side in (-1.0, 1.0):
-            finger = place[:2] + side * (0.05) * closing
-            if np.linalg.norm(pose.position[:2] - finger) < 0.015 + max(scene.block_extent(other)) / 2:
-                return True
+    obstacles = [
+        (pose.position, max(scene.block_extent(other)) / 2) for other, pose in view.blocks.items() if other != colour
+    ]
+    obstacles.append((np.array([scene.button_x, BUTTON_Y_M, SURFACE_Z_M]), 0.045))
+    closing = np.array([math.sin(yaw), -math.cos(yaw)])
+    for centre, radius in obstacles:
+        if abs(centre[2] - place[2]) < 0.035:
+            for finger in (place[:2] - 0.05 * closing, place[:2] + 0.05 * closing):
+                if np.linalg.norm(centre[:2] - finger) < 0.015 + radius:
+                    return True
     return False
 
 
@@ -73,7 +77,7 @@ def best_yaw(view: View, scene: Scene, colour: str, grip: Grip) -> tuple[float, 
     def cost(option: tuple[float, float]) -> float:
         yaw, edge = option
         off = abs(float(wrapped(yaw - grip.yaw))) + 0.2 * abs(float(wrapped(yaw - view.euler[2])))
-        return off + (0.3 if edge > 0.05 else 0.0) + (2.0 if _blocked(view, scene, colour, yaw, edge) else 0.0)
+        return off + (0.3 if edge > 0.05 else 0.0) + (2.0 if _blocked(view, scene, colour, yaw) else 0.0)
 
     options = _yaws(view, scene, colour)
     if not options:
@@ -95,7 +99,11 @@ def grasp(view: View, scene: Scene, colour: str, grip: Grip) -> Goal:
     if grip.lean:
         end = end + np.array([0.0, 0.0, _CABINET_ABOVE_M]) + _CABINET_BACK_M * retreat
     offset = view.position - end
-    lateral = float(np.linalg.norm(offset - (offset @ retreat) * retreat))
+    closing = np.array([math.sin(yaw), -math.cos(yaw), 0.0])
+    slack = ((_OPEN_M - edge) / 2 - 0.008) * (0.3 if grip.lean else 0.8)
+    between = outside(float(offset @ closing), -slack, slack)
+    across = float(offset @ np.cross(closing, retreat))
+    lateral = math.hypot(between, across)
     error = lateral + misaligned(view, euler) + 2.0 * max(0.0, edge + 0.016 - view.width)
     loose = 0.02 if view.closing else 0.0
     near = lateral < 0.012 + loose and abs(offset[2]) < 0.008 + loose and misaligned(view, euler) < 0.02
