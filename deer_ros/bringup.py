@@ -124,8 +124,11 @@ class Stack:
         for node in self.config.nodes:
             if node.managed and self.config.managed_up:
                 self._await_managed(node.name, timeout_s)
-                self._client.change_state(node.name, Transition.TRANSITION_CONFIGURE, timeout_s)
-                self._client.change_state(node.name, Transition.TRANSITION_ACTIVATE, timeout_s)
+                for transition in (Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE):
+                    try:
+                        self._client.change_state(node.name, transition, timeout_s)
+                    except StackError as error:
+                        raise StackError(f"{error}{self._last_words(node.name)}") from error
         if self.config.managed_up:
             self._client.wait_ready(timeout_s, simulator="simulator" in self.processes)
 
@@ -207,8 +210,14 @@ class Stack:
     def _ended(self, name: str, process: subprocess.Popen[bytes]) -> str:
         status = process.returncode
         how = f"was ended by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
-        where = f" (see {self.config.log_folder / f'{name}.log'})" if self.config.log_folder else ""
-        return f"node {name} {how}{where}"
+        return f"node {name} {how}{self._last_words(name) if status > 0 else ''}"
+
+    def _last_words(self, name: str) -> str:
+        """The last line of the node's log, if it has one, to be put behind a message."""
+        if self.config.log_folder is None:
+            return ""
+        lines = (self.config.log_folder / f"{name}.log").read_text(errors="replace").strip().splitlines()
+        return f": {lines[-1]}" if lines else ""
 
     def _stop_processes(self) -> None:
         for process in self.processes.values():

@@ -215,8 +215,21 @@ def test_a_budget_takes_effect_at_the_next_step(stack, reports):
         client.set_budget(Budget(peak_llm_gmac=1e-6))
 
 
-def test_a_solved_subtask_ends_the_goal_as_done(stack):
-    """A judgement of a frame from before the goal does not end it, one of a later frame does."""
+def test_the_simulator_judges_the_subtask(stack):
+    """The switch starts up with the bulb dark, so the bulb is lit after the first step, whatever the policy does."""
+    from deer_sim.playtable.environment import PlayTable
+
+    with PlayTable("D", cameras=False) as environment:
+        scene_obs = environment.reset(0).scene_obs
+    scene_obs[3] = 0.07
+    stack.client.reset(0, scene_obs=scene_obs)
+    stack.client.begin_subtask("turn_on_lightbulb")
+    result = stack.client.follow("switch on the light", timeout_s=60.0)
+    assert (result.outcome, result.reason, result.steps) == (Outcome.DONE, "turn_on_lightbulb is done", 1)
+
+
+def test_a_judgement_from_before_the_goal_does_not_count(stack):
+    """It does not end the goal, one of a later frame does; a person at a real table may be who judges."""
     from deer_msgs.msg import SubtaskDone
 
     client = stack.client
