@@ -14,9 +14,12 @@ import numpy as np
 
 from deer_policies.deer.config import PreprocessConfig
 from deer_policies.training.episodes import Episode, save_episode
-from deer_sim.tasks import TASKS
+from deer_sim.tasks import FIXTURE_TASKS, TASKS
 
 logger = logging.getLogger(__name__)
+
+CHAINED_SHARE = 0.5
+"""Share of the episodes at fixtures that begin where the arm is after another task."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +104,7 @@ def _make_episode(plan: EpisodePlan) -> bool:
     from deer_sim.correction import correct_episode
     from deer_sim.expert import Expert
     from deer_sim.playtable.environment import PlayTable
-    from deer_sim.starts import sample_start
+    from deer_sim.starts import after_a_fixture_task, sample_start
 
     environments = _worker["environments"]
     if plan.scene not in environments:
@@ -111,6 +114,8 @@ def _make_episode(plan: EpisodePlan) -> bool:
     wordings = getattr(instructions, _worker["instructions"])(plan.task)
     instruction = wordings[rng.integers(len(wordings))]
     start = sample_start(plan.task, plan.scene, rng)
+    if plan.task in FIXTURE_TASKS and rng.random() < CHAINED_SHARE:
+        start = after_a_fixture_task(start, plan.task, plan.scene, rng)
     policy = _worker["policy"]
     if policy is None:
         made = collect_episode(environment, expert, plan.task, instruction, start, rng, Disturbance())

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from deer_policies.errors import ConfigError
 from deer_ros import graph
 
 HELP = "start the nodes and keep them running until Ctrl-C"
@@ -16,12 +17,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Declares the arguments; those of the nodes come from the description of the graph."""
     parser.add_argument("bringup", nargs="?", default="simulation", choices=list(graph.BRINGUPS), help="what to start")
     parser.add_argument("--params", type=Path, help="parameter file instead of the packaged one")
-    parser.add_argument(
-        "--domain-id", type=int, default=int(os.environ.get("ROS_DOMAIN_ID", "0")), help="ROS domain to join"
-    )
+    parser.add_argument("--domain-id", type=int, help="ROS domain to join (default: ROS_DOMAIN_ID, else 0)")
     parser.add_argument("--logs", type=Path, help="folder for the nodes' output, instead of the terminal")
     for argument in _arguments():
         parser.add_argument(f"--{argument.name}", help=argument.description + " (default: from the parameter file)")
+
+
+def domain_from_environment() -> int:
+    """ROS_DOMAIN_ID, or 0. Raises ConfigError if it is no number."""
+    text = os.environ.get("ROS_DOMAIN_ID", "0")
+    if not text.isdecimal():
+        raise ConfigError(f"ROS_DOMAIN_ID is {text!r}; it must be a number from 0 to 232: set it anew or unset it")
+    return int(text)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -32,7 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
         bringup=arguments.bringup,
         parameter_file=arguments.params,
         overrides=overrides(arguments),
-        domain_id=arguments.domain_id,
+        domain_id=domain_from_environment() if arguments.domain_id is None else arguments.domain_id,
         log_folder=arguments.logs,
     )
     print(f"starting {', '.join(node.name for node in config.nodes)} on ROS_DOMAIN_ID={config.domain_id}", flush=True)

@@ -11,8 +11,11 @@ from deer_sim.expert import Expert
 from deer_sim.starts import Start
 from deer_sim.tasks import solved
 
-POLICY_STEPS = 150
+POLICY_STEPS = 120
 """Control steps that a policy may take before the expert finishes the task."""
+LARGEST_LEAD_M = 0.1
+"""An episode ends when the target is further from the tool than this: the policy has driven against something and can't
+see how far, so there is nothing to learn from what the expert would do."""
 EXPERT_STEPS = 150
 """Control steps that the expert then has."""
 EARLY_TAKEOVER = 0.25
@@ -48,6 +51,6 @@ def correct_episode(
         now = environment.step(executed)
         expert.executed(executed)
         success = bool(solved(first.state, now.state, (task,)))
-        if success:
+        if success or expert.lead_m(now) > LARGEST_LEAD_M:
             break
     return recorder.finish(now, success)

@@ -55,8 +55,8 @@ class TimeStep:
         rgb_static: (200, 200, 3) uint8, or None for an environment without cameras.
         rgb_gripper: (84, 84, 3) uint8, or None.
         robot_obs: (15,) float64, CALVIN's layout (see `deer_policies.interfaces.PROPRIOCEPTION_SIZE`).
-        scene_obs: (24,) float64, CALVIN's layout: slider, drawer, button, switch, lightbulb, led, then xyz and euler xyz
-            of each block in the order of the scene's file.
+        scene_obs: (24,) float64, CALVIN's layout: slider, drawer, button, switch, lightbulb, led, then place and angles
+            (xyz, euler xyz) of each block in the order of the scene's file.
         state: ground truth for the task conditions.
         step: control steps since reset.
         time_s: simulated seconds since reset.
@@ -81,7 +81,7 @@ class TimeStep:
 
 @dataclass(frozen=True)
 class EnvironmentSpec:
-    """Fixed facts of an environment: name ('playtable:D'), renderer, control rate, order of blocks in scene_obs."""
+    """Fixed facts: name ('playtable:D'), renderer, control rate in Hz, order of blocks in scene_obs."""
 
     name: str
     renderer: str

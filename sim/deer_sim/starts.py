@@ -215,3 +215,37 @@ def _apart(poses: dict[str, np.ndarray], layout: dict[str, str], scene: Scene) -
             if np.linalg.norm(poses[first][:2] - poses[second][:2]) < reach + _GAP_M:
                 return False
     return True
+
+
+def possible_fixture_tasks(scene_obs: np.ndarray, scene: str) -> dict[str, str]:
+    """The task that each fixture ("slider", "drawer", "lightbulb", "led") allows in a state (24,).
+
+    A door or drawer that stands halfway has none. Raises SimulatorError if the scene is unknown.
+    """
+    slider, drawer, lightbulb, led = scene_obs[0], scene_obs[1], scene_obs[4], scene_obs[5]
+    tasks = {
+        "lightbulb": "turn_off_lightbulb" if lightbulb else "turn_on_lightbulb",
+        "led": "turn_off_led" if led else "turn_on_led",
+    }
+    if slider <= find_scene(scene).slider_range - _SLIDE_TRAVEL_M:
+        tasks["slider"] = "move_slider_left"
+    elif slider >= _SLIDE_TRAVEL_M:
+        tasks["slider"] = "move_slider_right"
+    if drawer <= DRAWER_RANGE_M - _OPEN_TRAVEL_M:
+        tasks["drawer"] = "open_drawer"
+    elif drawer >= _OPEN_TRAVEL_M:
+        tasks["drawer"] = "close_drawer"
+    return tasks
+
+
+def after_a_fixture_task(start: Start, task: str, scene: str, rng: np.random.Generator) -> Start:
+    """The same start with a task at another fixture done first, so that `task` begins where an arm ends up in a chain.
+
+    Args:
+        start: for `task`, without a prefix.
+        task: one of `deer_sim.tasks.FIXTURE_TASKS`.
+        scene, rng: where, and what chooses the task before.
+    """
+    possible = possible_fixture_tasks(start.scene_obs, scene)
+    others = [other for fixture, other in sorted(possible.items()) if fixture not in task]
+    return Start(start.robot_obs, start.scene_obs, (others[rng.integers(len(others))],))

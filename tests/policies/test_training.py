@@ -194,6 +194,16 @@ def test_an_interrupted_phase_goes_on_and_a_finished_one_is_skipped(tmp_path, mo
     assert again.steps_done == 10
 
 
+def test_a_phase_begins_at_the_averaged_weights_of_the_one_before(tmp_path, monkeypatch):
+    trainer = make_trainer(tmp_path)
+    trainer.run(Phase(5, 1e-2, 0), streams_of(), "first")
+    averaged = {name: value.clone() for name, value in trainer.average.state_dict().items()}
+    assert any(not torch.equal(value, averaged[name]) for name, value in trainer.model.state_dict().items())
+    monkeypatch.setattr(trainer, "_update", lambda *arguments: 0.0)
+    trainer.run(Phase(1, 1e-2, 0), streams_of(), "second")
+    assert all(torch.equal(value, averaged[name]) for name, value in trainer.model.state_dict().items())
+
+
 def test_a_damaged_training_state_is_named(tmp_path):
     (tmp_path / "trainer.pt").write_bytes(b"nothing of use")
     with pytest.raises(CheckpointError, match=r"trainer\.pt can't be taken up"):

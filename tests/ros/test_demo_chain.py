@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from deer_policies.errors import SimulatorError
-from deer_ros.cli.demo.chain import draw_chain, possible_tasks, turned_back
+from deer_ros.cli.demo.chain import draw_chain, turned_back
 from deer_sim import instructions
 from deer_sim.playtable.environment import PlayTable
 from deer_sim.tasks import TASKS
@@ -58,21 +58,6 @@ def test_words_are_those_kept_apart_from_training() -> None:
         for link in draw_chain("D", seed).links:
             assert link.instruction in instructions.validation(link.task)
             assert link.instruction not in instructions.training(link.task)
-
-
-def test_fixture_that_stands_halfway_has_no_task() -> None:
-    scene_obs = np.zeros(24)
-    assert possible_tasks(scene_obs, 0.28) == {
-        "lightbulb": "turn_on_lightbulb",
-        "led": "turn_on_led",
-        "slider": "move_slider_left",
-        "drawer": "open_drawer",
-    }
-    scene_obs[:6] = 0.14, 0.11, 0.0, 0.0, 1.0, 1.0
-    assert possible_tasks(scene_obs, 0.28) == {"lightbulb": "turn_off_lightbulb", "led": "turn_off_led"}
-    scene_obs[:2] = 0.28, 0.22
-    assert possible_tasks(scene_obs, 0.28)["slider"] == "move_slider_right"
-    assert possible_tasks(scene_obs, 0.28)["drawer"] == "close_drawer"
 
 
 def test_unknown_scene_is_refused() -> None:

@@ -8,12 +8,9 @@ import numpy as np
 
 from deer_policies.errors import SimulatorError
 from deer_sim import instructions
-from deer_sim.playtable.scene import DRAWER_RANGE_M, find_scene
-from deer_sim.starts import Start, sample_start
+from deer_sim.starts import Start, possible_fixture_tasks, sample_start
 
 LIGHTS = ("lightbulb", "led")
-SLIDE_ROOM_M, PULL_ROOM_M = 0.18, 0.15
-"""Travel that a door or drawer needs ahead of it: the task's threshold and 3 cm more."""
 MAX_TRIES = 100
 
 
@@ -46,30 +43,12 @@ def draw_chain(scene: str, seed: int) -> Chain:
     for _ in range(MAX_TRIES):
         first, last = (str(light) for light in rng.permutation(LIGHTS))
         start = sample_start(f"turn_on_{first}" if rng.integers(2) else f"turn_off_{first}", scene, rng)
-        possible = possible_tasks(start.scene_obs, find_scene(scene).slider_range)
+        possible = possible_fixture_tasks(start.scene_obs, scene)
         if set(possible) == {"slider", "drawer", *LIGHTS}:
             middle = [str(fixture) for fixture in rng.permutation(["slider", "drawer", last])]
             tasks = [possible[fixture] for fixture in (first, *middle)] + [turned_back(possible[first])]
             return Chain(start, tuple(Link(task, _wording(task, rng)) for task in tasks))
     raise SimulatorError(f"no start in scene {scene} allowed a chain of five in {MAX_TRIES} tries")
-
-
-def possible_tasks(scene_obs: np.ndarray, slider_range_m: float) -> dict[str, str]:
-    """The task that each fixture allows in a state (24,); a fixture that stands halfway has none."""
-    slider, drawer, lightbulb, led = scene_obs[0], scene_obs[1], scene_obs[4], scene_obs[5]
-    tasks = {
-        "lightbulb": "turn_off_lightbulb" if lightbulb else "turn_on_lightbulb",
-        "led": "turn_off_led" if led else "turn_on_led",
-    }
-    if slider <= slider_range_m - SLIDE_ROOM_M:
-        tasks["slider"] = "move_slider_left"
-    elif slider >= SLIDE_ROOM_M:
-        tasks["slider"] = "move_slider_right"
-    if drawer <= DRAWER_RANGE_M - PULL_ROOM_M:
-        tasks["drawer"] = "open_drawer"
-    elif drawer >= PULL_ROOM_M:
-        tasks["drawer"] = "close_drawer"
-    return tasks
 
 
 def turned_back(task: str) -> str:

@@ -87,7 +87,9 @@ class Trainer:
         if self._phase == name and self._optimiser_state is not None:
             optimiser.load_state_dict(self._optimiser_state)
         else:
+            # A phase begins where the one before is best, at its averaged weights.
             self._phase, self._phase_step = name, 0
+            self.model.load_state_dict(self.average.state_dict())
         self._optimiser_state = None
         self._states = {}
         self.model.train()

@@ -107,5 +107,9 @@ class Expert:
         """To be told of every action that the environment has run, whoever chose it."""
         self._mirror.advance(action)
 
+    def lead_m(self, step: TimeStep) -> float:
+        """How far the environment's target position is from the tool: more than a few centimetres only in a jam."""
+        return float(np.linalg.norm(self._mirror.position - self._view(step).position))
+
     def _view(self, step: TimeStep) -> View:
         return View.of(step, self._scene.block_order)

@@ -1,0 +1,58 @@
+"""Expert corrections: the policy acts, the expert labels, and takes over."""
+
+import numpy as np
+import pytest
+
+from deer_policies.interfaces import ActionChunk, ExitReport, PolicyInfo
+from deer_sim.correction import LARGEST_LEAD_M, POLICY_STEPS, correct_episode
+from deer_sim.expert import Expert
+from deer_sim.playtable.environment import PlayTable
+from deer_sim.starts import sample_start
+
+
+class ConstantPolicy:
+    """Does the same at every step, whatever it sees."""
+
+    info = PolicyInfo("constant", (0,))
+
+    def __init__(self, motion):
+        self._action = np.array([*motion, 0, 0, 0, -1.0], np.float32)
+
+    def initial_state(self):
+        return 0
+
+    def step(self, observation, state):
+        return ActionChunk(self._action[None]), state + 1, ExitReport(0, 0, (), (), 1, 1, 1, 1, 1.0)
+
+
+def corrected(policy, seed=0):
+    rng = np.random.default_rng(seed)
+    start = sample_start("turn_on_led", "D", rng)
+    with PlayTable("D") as table:
+        return correct_episode(table, Expert("D"), policy, "turn_on_led", "press it", start, rng)
+
+
+def test_policy_acts_first_and_the_expert_finishes():
+    episode = corrected(ConstantPolicy((0, 0, 0)), seed=1)
+    assert episode.success
+    idle = (episode.executed[:, :6] == 0).all(axis=1)
+    takeover = int(np.argmin(idle))
+    assert 0 < takeover <= POLICY_STEPS
+    assert np.array_equal(episode.executed[takeover:], episode.rel_actions[takeover:])
+    assert np.abs(episode.rel_actions[:takeover, :3]).max() > 0.5
+
+
+def test_episode_ends_when_the_policy_has_driven_against_the_table():
+    episode = corrected(ConstantPolicy((0, 0, -1.0)), seed=3)
+    assert not episode.success
+    assert episode.steps < POLICY_STEPS
+    assert np.diff(episode.robot_obs[-4:, 2]).max() < 0.01
+    assert 0.02 * episode.steps > LARGEST_LEAD_M
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_same_seed_gives_the_same_episode(seed):
+    policy = ConstantPolicy((0.2, 0.1, 0))
+    first, second = corrected(policy, seed), corrected(policy, seed)
+    assert np.array_equal(first.executed, second.executed)
+    assert np.array_equal(first.rgb_static, second.rgb_static)
