@@ -97,7 +97,9 @@ class StackClient:
 
         self._context = rclpy.Context()
         rclpy.init(context=self._context, domain_id=domain_id, signal_handler_options=SignalHandlerOptions.NO)
-        self.node = rclpy.create_node(f"stack_client_{uuid.uuid4().hex[:8]}", context=self._context, use_global_arguments=False)
+        self.node = rclpy.create_node(
+            f"stack_client_{uuid.uuid4().hex[:8]}", context=self._context, use_global_arguments=False
+        )
         self._check = check
         self._follow: Any = ActionClient(self.node, FollowInstruction, graph.FOLLOW_INSTRUCTION)
         self._reset: Any = self.node.create_client(ResetSimulator, graph.SIMULATOR_RESET)

@@ -15,9 +15,7 @@ from concurrent.futures import Future
 from functools import partial
 
 import numpy as np
-from deer_msgs.action import FollowInstruction
-from deer_msgs.msg import ExitReport as ExitReportMessage
-from deer_msgs.msg import PolicyAction, SafetyState, SubtaskDone
+from deer_msgs.msg import SafetyState, SubtaskDone
 from deer_msgs.srv import SetBudget
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.clock import Clock, ClockType
@@ -29,12 +27,13 @@ from deer_policies.interfaces import Budget, Observation, Policy
 from deer_ros import graph, parameters
 from deer_ros.control.goal import Goal, GoalLimits, GoalOutcome, gripper_action_now
 from deer_ros.control.policy_runner import PolicyRunner, StaleObservationError, StepRequest, StepResult
-from deer_ros.conversions import exit_report_to_message, ns_to_stamp, stamp_to_s
+from deer_ros.conversions import stamp_to_s
 from deer_ros.diagnostics import DiagnosticsPublisher, Health
 from deer_ros.inbox import ExecutorInbox
 from deer_ros.lifecycle import ManagedNode
 from deer_ros.nodes.frame_input import FrameInput, FrameSettings, RobotFrame
 from deer_ros.nodes.goal_server import GoalServer
+from deer_ros.nodes.step_publisher import StepPublisher
 from deer_ros.process import run
 from deer_ros.quality import COMMANDS, LATCHED
 
@@ -84,7 +83,6 @@ class PolicyNode(ManagedNode):
         self._arm = parameters.arm(self)
         self._goal: Goal | None = None
         self._asked_ns: int | None = None
-        self._answer: PolicyAction | None = None
         self._newest_stamp_s = -np.inf
         self._last_gripper: float | None = None
         self._stopped = ""
@@ -106,16 +104,14 @@ class PolicyNode(ManagedNode):
         if self._average_llm_gmac > 0.0:
             runner.set_budget(Budget(average_llm_gmac=self._average_llm_gmac)).result()
         self._make_subscriptions()
-        self._action_publisher = self.create_publisher(PolicyAction, graph.POLICY_ACTION, COMMANDS)
-        self._report_publisher = self.create_publisher(ExitReportMessage, graph.EXIT_REPORT, COMMANDS)
+        self._steps = StepPublisher(self, self._arm.base_frame)
         service = self.create_service(
             SetBudget, graph.SET_BUDGET, self._on_budget, callback_group=MutuallyExclusiveCallbackGroup()
         )
         self._goals = GoalServer(self, lambda: self.active, self._begin, self._on_cancel)
         timer = self.create_timer(CHECK_PERIOD_S, self._check, clock=Clock(clock_type=ClockType.STEADY_TIME))
         self._releases += [
-            partial(self.destroy_publisher, self._action_publisher),
-            partial(self.destroy_publisher, self._report_publisher),
+            self._steps.close,
             partial(self.destroy_service, service),
             self._goals.close,
             partial(self.destroy_timer, timer),
@@ -157,7 +153,7 @@ class PolicyNode(ManagedNode):
         )
         if self._goal is not None:
             self._end(self._goal, GoalOutcome.CANCELLED, f"replaced by a newer instruction: {goal.instruction!r}")
-        self._goal, self._asked_ns, self._answer = goal, None, None
+        self._goal, self._asked_ns = goal, None
         self.get_logger().info(f"following {goal.instruction!r}")
         return goal
 
@@ -169,20 +165,11 @@ class PolicyNode(ManagedNode):
     def _after_end(self, goal: Goal) -> None:
         if goal is self._goal:
             self._goal = None
-            self._answer = None
-        if goal.steps > 0:
-            self._publish_hold(goal)
+        if goal.steps > 0 and self._last_gripper is not None:
+            self._steps.hold(goal, self._last_gripper)
         self._goals.ended(goal)
         assert goal.outcome is not None
         self.get_logger().info(f"{goal.outcome.name} after {goal.steps} steps: {goal.reason}")
-
-    def _publish_hold(self, goal: Goal) -> None:
-        """Standstill with the gripper as it is; its zero stamp answers no frame, so a simulator in lockstep waits."""
-        assert self._last_gripper is not None
-        message = PolicyAction(step=goal.steps, goal_id=np.frombuffer(goal.goal_id, np.uint8))
-        message.header.frame_id = self._arm.base_frame
-        message.action = np.array([0, 0, 0, 0, 0, 0, self._last_gripper], np.float32)
-        self._action_publisher.publish(message)
 
     def _on_frame(self, frame: RobotFrame) -> None:
         """Answers a new frame; one that was answered before and is sent again gets the same answer again."""
@@ -191,15 +178,14 @@ class PolicyNode(ManagedNode):
         if goal is None or self._runner is None:
             return
         if frame.stamp_ns == self._asked_ns:
-            if self._answer is not None:
-                self._action_publisher.publish(self._answer)
+            self._steps.repeat(frame.stamp_ns)
             return
         if not goal.new_frame(time.monotonic()):
             self._after_end(goal)
             return
         if goal.steps == 0:
             self._last_gripper = gripper_action_now(self._last_gripper, frame.opening_m)
-        self._asked_ns, self._answer = frame.stamp_ns, None
+        self._asked_ns = frame.stamp_ns
         self._runner.submit(StepRequest(goal, self._observation(goal, frame), frame.stamp_ns, frame.received_s))
 
     def _observation(self, goal: Goal, frame: RobotFrame) -> Observation:
@@ -231,20 +217,9 @@ class PolicyNode(ManagedNode):
             self._publish_step(request, future.result())
 
     def _publish_step(self, request: StepRequest, result: StepResult) -> None:
-        goal = request.goal
-        goal.steps += 1
+        request.goal.steps += 1
         self._last_gripper = float(result.action.values[6])
-        action = PolicyAction(step=goal.steps, goal_id=np.frombuffer(goal.goal_id, np.uint8))
-        action.header.stamp = ns_to_stamp(request.stamp_ns)
-        action.header.frame_id = self._arm.base_frame
-        action.action = result.action.values
-        self._answer = action
-        self._action_publisher.publish(action)
-        report = exit_report_to_message(result.report)
-        report.header, report.step = action.header, goal.steps
-        report.budget_average_llm_gmac = result.budget.average_llm_gmac or 0.0
-        self._report_publisher.publish(report)
-        self._goals.feedback(goal, _feedback(report))
+        self._goals.feedback(request.goal, self._steps.step(request, result))
         self._latencies_ms.append(result.report.latency_ms)
 
     def _on_instruction(self, message: String) -> None:
@@ -309,18 +284,6 @@ class PolicyNode(ManagedNode):
         if self._latencies_ms:
             values["latency p50 ms"], values["latency p99 ms"] = np.percentile(self._latencies_ms, (50, 99)).round(2)
         return Health(self._frames.trouble or ("" if self.active else "not active"), values=values)
-
-
-def _feedback(report: ExitReportMessage) -> FollowInstruction.Feedback:
-    return FollowInstruction.Feedback(
-        step=report.step,
-        exit_index=report.exit_index,
-        exit_layer=report.exit_layer,
-        distances=report.distances,
-        llm_gmac=report.llm_gmac,
-        full_llm_gmac=report.full_llm_gmac,
-        latency_ms=report.latency_ms,
-    )
 
 
 def main() -> int:

@@ -1,0 +1,71 @@
+"""Publishes what comes of a control step: the action, the exit report, and standstill at the end of a goal."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from deer_msgs.action import FollowInstruction
+from deer_msgs.msg import ExitReport as ExitReportMessage
+from deer_msgs.msg import PolicyAction
+
+from deer_ros import graph
+from deer_ros.control.goal import Goal
+from deer_ros.control.policy_runner import StepRequest, StepResult
+from deer_ros.conversions import exit_report_to_message, ns_to_stamp
+from deer_ros.quality import COMMANDS
+
+if TYPE_CHECKING:
+    from rclpy.node import Node
+
+
+class StepPublisher:
+    """Owns the topics policy/action and policy/exit_report."""
+
+    def __init__(self, node: Node, base_frame: str) -> None:
+        self._node = node
+        self._base_frame = base_frame
+        self._actions = node.create_publisher(PolicyAction, graph.POLICY_ACTION, COMMANDS)
+        self._reports = node.create_publisher(ExitReportMessage, graph.EXIT_REPORT, COMMANDS)
+        self._last: PolicyAction | None = None
+
+    def step(self, request: StepRequest, result: StepResult) -> FollowInstruction.Feedback:
+        """Publishes the answer to the frame of `request`, and the report; returns feedback for the action client."""
+        action = self._message(request.goal, result.action.values)
+        action.header.stamp = ns_to_stamp(request.stamp_ns)
+        self._actions.publish(action)
+        self._last = action
+        report = exit_report_to_message(result.report)
+        report.header, report.step = action.header, request.goal.steps
+        report.budget_average_llm_gmac = result.budget.average_llm_gmac or 0.0
+        self._reports.publish(report)
+        return FollowInstruction.Feedback(
+            step=report.step,
+            exit_index=report.exit_index,
+            exit_layer=report.exit_layer,
+            distances=report.distances,
+            llm_gmac=report.llm_gmac,
+            full_llm_gmac=report.full_llm_gmac,
+            latency_ms=report.latency_ms,
+        )
+
+    def repeat(self, stamp_ns: int) -> None:
+        """Publishes the last action again if it is the answer to the frame of that stamp."""
+        if self._last is not None and self._last.header.stamp == ns_to_stamp(stamp_ns):
+            self._actions.publish(self._last)
+
+    def hold(self, goal: Goal, gripper_action: float) -> None:
+        """Standstill with the gripper as it is; its zero stamp answers no frame, so a simulator in lockstep waits."""
+        self._last = None
+        self._actions.publish(self._message(goal, np.array((0, 0, 0, 0, 0, 0, gripper_action), np.float32)))
+
+    def close(self) -> None:
+        """Gives back the publishers."""
+        self._node.destroy_publisher(self._actions)
+        self._node.destroy_publisher(self._reports)
+
+    def _message(self, goal: Goal, values: np.ndarray) -> PolicyAction:
+        message = PolicyAction(step=goal.steps, goal_id=np.frombuffer(goal.goal_id, np.uint8))
+        message.header.frame_id = self._base_frame
+        message.action = values
+        return message
