@@ -36,6 +36,8 @@ setup(
         "cli": ["rich", "jinja2"],
         "ros": [
             "ros-rclpy[fastrtps]",
+            "ros-builtin-interfaces",
+            "ros-rcl-interfaces",
             "ros-std-msgs",
             "ros-std-srvs",
             "ros-sensor-msgs",
@@ -47,7 +49,12 @@ setup(
         "test": ["pytest", "hypothesis", "ruff", "mypy", "types-PyYAML"],
     },
     entry_points={
-        "console_scripts": ["deer = deer_ros.cli.main:main"],
+        "console_scripts": [
+            "deer = deer_ros.cli.main:main",
+            "simulator_node = deer_ros.nodes.simulator_node:main",
+            "safety_node = deer_ros.nodes.safety_node:main",
+            "policy_node = deer_ros.nodes.policy_node:main",
+        ],
     },
     zip_safe=False,
 )
