@@ -7,8 +7,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from deer_sim.expert.fixtures import move_slider
-from deer_sim.expert.grasp import Grip, block_half_extent, grasp, held
+from deer_sim.expert.fixtures import BUTTON_Y_M, DOOR_HANDLE_X_M, move_slider
+from deer_sim.expert.grasp import block_half_extent, grasp, held
+from deer_sim.expert.grip import in_cabinet
 from deer_sim.expert.motion import Goal
 from deer_sim.expert.paths import (
     TOOL_DOWN,
@@ -16,11 +17,11 @@ from deer_sim.expert.paths import (
     UP,
     along_tool,
     approach,
+    beyond_reach,
     misaligned,
     outside,
     pitched,
     ramp,
-    reachable,
 )
 from deer_sim.expert.view import View
 from deer_sim.playtable.scene import SURFACE_Z_M, Scene
@@ -40,18 +41,27 @@ _TOUCH_M = 0.03
 _PUSH_Z_M = 0.468
 _PUSH_M = 0.06
 _CARRY_M = 0.13
+_BUTTON_HALF_M, _BEHIND_BUTTON_Y_M = 0.04, -0.045
+_HIGHEST_M = 0.7
 _STACKED_M = 0.0405
 _HANDLE_FRONT_Y_M = -0.037
 """Foremost part of the door's handle, with some play."""
 
 
+def _up(view: View, open_gripper: bool) -> Goal:
+    """Straight up from where the tool is."""
+    x, y, z = view.position
+    return Goal(np.array([x, y, min(z + 0.06, _HIGHEST_M)]), view.euler, open=open_gripper)
+
+
 def lift(view: View, scene: Scene, colour: str) -> Goal:
     """Grasps a block where it is and raises it; out of the cabinet along the tool, after moving the door away."""
     if held(view, scene, colour):
-        retreat = along_tool(_OUT_LEAN_RAD) if view.position[1] > -0.02 and view.position[2] < 0.62 else UP
-        return Goal(view.position + 0.06 * retreat, view.euler, open=False)
+        if view.position[1] > -0.02 and view.position[2] < 0.62:
+            return Goal(view.position + 0.06 * along_tool(_OUT_LEAN_RAD), view.euler, open=False)
+        return _up(view, open_gripper=False)
     if not in_cabinet(view, colour):
-        return grasp(view, scene, colour, Grip())
+        return grasp(view, scene, colour)
     x = float(view.blocks[colour].position[0])
     door = scene.slider_x - view.slider + _DOOR_WIDTH_M / 2
     margin = _DOOR_WIDTH_M / 2 + (0.085 if view.closing else 0.065)
@@ -59,18 +69,7 @@ def lift(view: View, scene: Scene, colour: str) -> Goal:
     movable = view.slider < scene.slider_range - 0.01 if left else view.slider > 0.01
     if abs(door - x) < margin and movable and view.position[1] < 0.03:
         return move_slider(view, scene, left)
-    return grasp(view, scene, colour, Grip(lean=_lean(view, colour)))
-
-
-def _lean(view: View, colour: str) -> float:
-    """Lean (rad) to take a block with: none on the table; in the cabinet as far as the arm can fold there."""
-    return 0.8 + 0.25 * ramp(float(view.blocks[colour].position[0]), -0.2, -0.08) if in_cabinet(view, colour) else 0.0
-
-
-def in_cabinet(view: View, colour: str) -> bool:
-    """Whether a block is behind the sliding door's plane."""
-    position = view.blocks[colour].position
-    return bool(position[1] > 0.025 and 0.43 < position[2] < 0.62)
+    return grasp(view, scene, colour)
 
 
 def rotate(view: View, scene: Scene, colour: str, start: View, sign: int) -> Goal:
@@ -83,7 +82,7 @@ def rotate(view: View, scene: Scene, colour: str, start: View, sign: int) -> Goa
     origin = start.blocks[colour].position
     rest_z = origin[2] + 0.002
     if not held(view, scene, colour):
-        return grasp(view, scene, colour, Grip(yaw=math.pi / 2 - sign * 0.3))
+        return grasp(view, scene, colour, math.pi / 2 - sign * 0.3)
     place = np.array([view.position[0], min(view.position[1], max(_TURN_Y_M, origin[1] - 0.06)), rest_z])
     if left < 0.1:
         low = view.position[2] < rest_z + 0.004
@@ -98,9 +97,11 @@ def push(view: View, scene: Scene, colour: str, start: View, sign: int) -> Goal:
     half = block_half_extent(view, scene, colour)
     reach = half[0] + _FINGERS_HALF_M[0]
     end = np.array([position[0] - sign * (reach + _BESIDE_M), position[1], _PUSH_Z_M])
-    if held(view, scene, colour) or not _free(view, scene, colour, end):
-        target = start.blocks[colour].position + np.array([sign * _CARRY_M, 0.0, 0.002])
-        return carry(view, scene, colour, target)
+    origin = start.blocks[colour].position
+    at_button = _meets_button(scene, origin, half, sign)
+    if held(view, scene, colour) or at_button or not _free(view, scene, colour, end):
+        y = _BEHIND_BUTTON_Y_M if at_button else origin[1]
+        return carry(view, scene, colour, np.array([origin[0] + sign * _CARRY_M, y, origin[2] + 0.002]))
     inside = ramp(-view.position[2], -0.49, -0.475)
     behind, dy = sign * (position[0] - view.position[0]) - reach, view.position[1] - position[1]
     error = math.hypot(
@@ -111,6 +112,13 @@ def push(view: View, scene: Scene, colour: str, start: View, sign: int) -> Goal:
     return replace(goal, position=goal.position + np.array([ahead, 0.0, 0.0]))
 
 
+def _meets_button(scene: Scene, origin: np.ndarray, half: np.ndarray, sign: int) -> bool:
+    """Whether the button's base is in the way of a block that is pushed from `origin`."""
+    ahead = sign * (scene.button_x - origin[0])
+    in_line = abs(origin[1] - BUTTON_Y_M) < _BUTTON_HALF_M + half[1]
+    return bool(in_line and 0.0 < ahead < _CARRY_M + half[0] + _BUTTON_HALF_M)
+
+
 def _free(view: View, scene: Scene, colour: str, end: np.ndarray) -> bool:
     """Whether the closed fingers fit at `end` without landing on another block, a fixture or beside the table."""
     for other in view.blocks:
@@ -118,17 +126,16 @@ def _free(view: View, scene: Scene, colour: str, end: np.ndarray) -> bool:
             gap = np.abs(view.blocks[other].position[:2] - end[:2]) - block_half_extent(view, scene, other)[:2]
             if (gap < np.array(_FINGERS_HALF_M) + 0.004).all() and abs(view.blocks[other].position[2] - end[2]) < 0.06:
                 return False
-    on_button = abs(end[0] - scene.button_x) < 0.04 + _FINGERS_HALF_M[0] and end[1] < -0.06
-    handle_x = scene.slider_x + 0.14 - view.slider
+    on_button = abs(end[0] - scene.button_x) < _BUTTON_HALF_M + _FINGERS_HALF_M[0] and end[1] < -0.06
+    handle_x = scene.slider_x + DOOR_HANDLE_X_M - view.slider
     at_handle = abs(end[0] - handle_x) < 0.021 + _FINGERS_HALF_M[0] and end[1] > -0.055
-    return not on_button and not at_handle and bool(end[1] < 0.0) and abs(end[0]) < 0.47 and reachable(end)
+    return not on_button and not at_handle and bool(end[1] < 0.0) and abs(end[0]) < 0.47 and beyond_reach(end) < 0.8
 
 
 def carry(view: View, scene: Scene, colour: str, target: np.ndarray, floor_z: float = 0.52) -> Goal:
     """Takes a block to where the tool is at `target`, over obstacles up to `floor_z`, and lets it go there."""
     if not held(view, scene, colour):
-        return grasp(view, scene, colour, Grip(lean=_lean(view, colour)))
-    target = target + np.array([0.0, 0.0, 0.0])
+        return grasp(view, scene, colour)
     error = float(np.linalg.norm(view.position[:2] - target[:2]))
     euler = np.array([math.pi, 0.0, view.euler[2]])
     goal = approach(view, target, euler, UP, max(floor_z - target[2], 0.03), error)
@@ -141,7 +148,7 @@ def place_in_drawer(view: View, scene: Scene, colour: str) -> Goal:
     front = -0.182 - view.drawer
     position = view.blocks[colour].position
     if front < position[1] < front + 0.22 and position[2] < 0.41 and not view.closing:
-        return Goal(view.position + 0.06 * UP, view.euler, open=True)
+        return _up(view, open_gripper=True)
     spots = [np.array([scene.drawer_x + dx, front + 0.085, 0.372]) for dx in (0.0, 0.1, -0.1)]
     return carry(view, scene, colour, _freest(view, colour, spots), floor_z=TRAVEL_Z_M)
 
@@ -151,7 +158,7 @@ def place_in_cabinet(view: View, scene: Scene, colour: str) -> Goal:
     if in_cabinet(view, colour) and not view.closing:
         return Goal(view.position + 0.06 * along_tool(_PLACE_LEAN_RAD), view.euler, open=True)
     if not held(view, scene, colour):
-        return grasp(view, scene, colour, Grip(lean=_lean(view, colour)))
+        return grasp(view, scene, colour)
     left, right = scene.cabinet_x
     door_left = scene.slider_x - view.slider
     spans = [(left, door_left), (door_left + _DOOR_WIDTH_M, right)]
@@ -181,10 +188,10 @@ def stack(view: View, scene: Scene, colour: str) -> Goal:
     below, block = view.blocks[base], view.blocks[colour]
     offset = block.position - below.position
     if math.hypot(*offset[:2]) < 0.025 and 0.03 < offset[2] < 0.06 and not view.closing:
-        return Goal(view.position + 0.06 * UP, view.euler, open=True)
+        return _up(view, open_gripper=True)
     if not held(view, scene, colour):
-        return grasp(view, scene, colour, Grip())
-    handle_x = scene.slider_x + 0.14 - view.slider
+        return grasp(view, scene, colour)
+    handle_x = scene.slider_x + DOOR_HANDLE_X_M - view.slider
     back = below.position[1] + block_half_extent(view, scene, colour)[1] - _HANDLE_FRONT_Y_M
     forward = min(0.012, max(0.0, back)) if abs(below.position[0] - handle_x) < 0.06 else 0.0
     offset[1] += forward
@@ -205,8 +212,8 @@ def _yaw(rotation: np.ndarray) -> float:
 def unstack(view: View, scene: Scene, colour: str) -> Goal:
     """Takes the upper block off."""
     if held(view, scene, colour):
-        return Goal(view.position + 0.06 * UP, view.euler, open=False)
-    return grasp(view, scene, colour, Grip())
+        return _up(view, open_gripper=False)
+    return grasp(view, scene, colour)
 
 
 def push_into_drawer(view: View, scene: Scene, colour: str) -> Goal:

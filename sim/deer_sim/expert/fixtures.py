@@ -29,7 +29,7 @@ _GAP_Y_M = -0.2105
 """Middle of the gap between the closed drawer's front and its handle."""
 _HANDLE_FRONT_Y_M = -0.261
 BUTTON_Y_M, _BUTTON_DOWN_Z_M, _BUTTON_UP_Z_M = -0.12, 0.465, 0.53
-_DOOR_HANDLE_X_M = 0.14
+DOOR_HANDLE_X_M = 0.14
 """Handle's middle from the door's frame."""
 _DOOR_Y_M, _DOOR_Z_M = -0.008, 0.545
 _DOOR_BESIDE_M = 0.074
@@ -72,7 +72,7 @@ def close_drawer(view: View, scene: Scene) -> Goal:
 def move_slider(view: View, scene: Scene, left: bool) -> Goal:
     """Beside the door's handle from the front, then sweep along the door."""
     side = 1.0 if left else -1.0
-    handle_x = scene.slider_x + _DOOR_HANDLE_X_M - view.slider
+    handle_x = scene.slider_x + DOOR_HANDLE_X_M - view.slider
     end = np.array([handle_x + side * _DOOR_BESIDE_M, _DOOR_Y_M, _DOOR_Z_M])
     inside = ramp(float(view.position[1]), -0.05, -0.025)
     beside, dz = side * (view.position[0] - handle_x), view.position[2] - end[2]

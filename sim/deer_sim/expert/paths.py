@@ -18,21 +18,21 @@ UP = np.array([0.0, 0.0, 1.0])
 TRAVEL_Z_M = 0.56
 """Height of the tool centre point at which nothing on the table is in the way; the fingertips are 2 cm lower."""
 _SHOULDER = np.array([-0.34, -0.46, 0.573])
-_WRIST_M, _REACH_M = 0.247, 0.85
+_WRIST_M, _REACH_M = 0.247, 0.86
 """From the tool centre point to the wrist, and from the shoulder to the wrist at most."""
 _FRONT_Y_M = -0.065
 _OUT_Y_M = -0.12
 
 
-def reachable(place: np.ndarray) -> bool:
-    """Whether the tool can be above `place` (3,) at the travel height and point down."""
-    wrist = np.array([place[0], place[1], TRAVEL_Z_M + _WRIST_M])
-    return bool(np.linalg.norm(wrist - _SHOULDER) < _REACH_M)
-
-
 def ramp(value: float, low: float, high: float) -> float:
     """0 below `low`, 1 above `high`, linear in between."""
     return min(1.0, max(0.0, (value - low) / (high - low)))
+
+
+def beyond_reach(place: np.ndarray) -> float:
+    """0 where the tool can be above `place` (3,) at the travel height and point down, 1 where it clearly can't."""
+    wrist = np.array([place[0], place[1], TRAVEL_Z_M + _WRIST_M])
+    return ramp(float(np.linalg.norm(wrist - _SHOULDER)), _REACH_M - 0.06, _REACH_M)
 
 
 def outside(value: float, low: float, high: float) -> float:
