@@ -9,9 +9,12 @@ from deer_policies.errors import ConfigError, SimulatorError
 from deer_sim.collection import Disturbance, begin_at, collect_episode, run_expert
 from deer_sim.environment import TimeStep
 from deer_sim.expert import Expert
+from deer_sim.expert.motion import Goal, TargetMirror
+from deer_sim.expert.paths import TOOL_DOWN
+from deer_sim.expert.view import View
 from deer_sim.playtable.environment import PlayTable
 from deer_sim.starts import sample_start
-from deer_sim.tasks import TASKS
+from deer_sim.tasks import TASKS, solved
 
 FIXTURE_TASKS = [
     "open_drawer",
@@ -63,11 +66,51 @@ def begun(table: PlayTable, task: str = "open_drawer", seed: int = 0) -> tuple[E
     return expert, step
 
 
-def test_one_task_after_the_other_from_where_the_arm_is(table: PlayTable) -> None:
-    expert, step = begun(table, "turn_on_lightbulb")
-    for task in ("turn_on_lightbulb", "turn_off_lightbulb", "turn_on_lightbulb"):
-        step, solved = run_expert(table, expert, task, step, 200)
-        assert solved, task
+@pytest.mark.parametrize(
+    "chain",
+    [
+        ("turn_on_lightbulb", "turn_off_lightbulb", "turn_on_lightbulb"),
+        ("turn_on_led", "turn_off_led", "turn_on_led"),
+        ("move_slider_left", "move_slider_right", "open_drawer", "close_drawer"),
+    ],
+)
+def test_one_task_after_the_other_from_where_the_arm_is(table: PlayTable, chain: tuple[str, ...]) -> None:
+    expert, step = begun(table, chain[0])
+    for task in chain:
+        step, done = run_expert(table, expert, task, step, 200)
+        assert done, task
+
+
+def test_block_that_is_dropped_is_taken_again(table: PlayTable) -> None:
+    expert, step = begun(table, "place_in_drawer")
+    held_at = step.state.blocks
+    first, dropped, solved_now = step, False, False
+    for count in range(300):
+        action = expert.action(step)
+        if 2 <= count < 8:
+            action[6] = 1.0
+        step = table.step(action)
+        expert.executed(action)
+        dropped = dropped or (count > 8 and not step.state.robot_contacts)
+        solved_now = bool(solved(first.state, step.state, ("place_in_drawer",)))
+        if solved_now:
+            break
+    assert any(block.position[2] > 0.48 for block in held_at.values()), "no block was in the hand"
+    assert dropped
+    assert solved_now
+
+
+@pytest.mark.parametrize("task", FIXTURE_TASKS)
+def test_fixture_tasks_leave_the_blocks_alone(task: str) -> None:
+    moved = []
+    for seed in range(3):
+        rng = np.random.default_rng([seed, 50])
+        with PlayTable("D", cameras=False) as environment:
+            start = sample_start(task, "D", rng)
+            made = collect_episode(environment, Expert("D"), task, task, start, rng, None).scene_obs[:, 6:]
+        places = made.reshape(len(made), 3, 6)[..., :3]
+        moved.append(np.linalg.norm(places[-1] - places[0], axis=1).max())
+    assert np.median(moved) < 0.005
 
 
 def test_mirror_of_the_target_is_exact(table: PlayTable) -> None:
@@ -81,14 +124,35 @@ def test_mirror_of_the_target_is_exact(table: PlayTable) -> None:
     np.testing.assert_array_equal(expert._mirror.euler, table._robot._target_euler)
 
 
-def test_target_does_not_wind_up_against_an_obstacle(table: PlayTable) -> None:
-    expert, step = begun(table, "close_drawer", seed=4)
-    for _ in range(120):
-        action = expert.action(step)
-        step = table.step(action)
-        expert.executed(action)
-    assert step.scene_obs[1] < 0.02
-    assert np.linalg.norm(table._robot._target_position - step.robot_obs[:3]) < 0.1
+def view_at(table: PlayTable, position: np.ndarray) -> View:
+    return replace(View.of(table.reset(0), table.spec.block_order), position=position, euler=TOOL_DOWN)
+
+
+def test_target_does_not_wind_up_when_the_tool_is_stuck(table: PlayTable) -> None:
+    stuck = view_at(table, np.array([0.0, -0.2, 0.5]))
+    mirror, goal = TargetMirror(), Goal(np.array([0.5, -0.2, 0.5]), TOOL_DOWN, open=False)
+    mirror.reset(stuck)
+    for _ in range(60):
+        mirror.advance(mirror.action_to(goal, stuck))
+    assert np.linalg.norm(mirror.position - stuck.position) < 0.07
+
+
+def test_action_keeps_the_direction_when_it_saturates(table: PlayTable) -> None:
+    view = view_at(table, np.array([0.0, -0.2, 0.5]))
+    mirror, way = TargetMirror(), np.array([0.4, 0.1, -0.2])
+    mirror.reset(view)
+    action = mirror.action_to(Goal(view.position + way, TOOL_DOWN, open=True), view)
+    np.testing.assert_allclose(action[:3] / np.linalg.norm(action[:3]), way / np.linalg.norm(way), atol=1e-6)
+    assert np.abs(action[:3]).max() == pytest.approx(1.0)
+    assert action[6] == 1.0
+
+
+def test_target_goes_beyond_the_goal_where_the_arm_stops_short(table: PlayTable) -> None:
+    goal = np.array([0.3, -0.1, 0.5])
+    short = view_at(table, goal - np.array([0.01, 0.0, 0.0]))
+    mirror = TargetMirror()
+    mirror.reset(replace(short, position=goal))
+    assert mirror.action_to(Goal(goal, TOOL_DOWN, open=False), short)[0] > 0.1
 
 
 def test_asking_twice_gives_the_same_label(table: PlayTable) -> None:
