@@ -123,6 +123,8 @@ def _make_episode(plan: EpisodePlan) -> bool:
         policy.set_exit_rule(RandomExitRule(len(policy.info.exit_layers), rng))
         made = correct_episode(environment, expert, policy, plan.task, instruction, start, rng)
     preprocess = _worker["preprocess"]
+    assert made.rgb_static is not None, "the environment has cameras"
+    assert made.rgb_gripper is not None
     views = zip(made.rgb_static, made.rgb_gripper, strict=True)
     images = torch.stack([stack_views(static, gripper, preprocess) for static, gripper in views]).numpy()
     episode = Episode(images, made.robot_obs.astype(np.float32), made.rel_actions, plan.task, tuple(wordings))

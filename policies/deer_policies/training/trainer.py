@@ -55,7 +55,9 @@ class Trainer:
         """
         self.model = model.to(device)
         # Convolutions run faster with channels last.
-        self.model.vision.to(memory_format=torch.channels_last)
+        for parameter in self.model.vision.parameters():
+            if parameter.ndim == 4:
+                parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
         self.average = copy.deepcopy(model).eval()
         self.steps_done = 0
         self._tokenizer = tokenizer
@@ -115,7 +117,8 @@ class Trainer:
 
     def _make_optimiser(self, phase: Phase) -> torch.optim.Optimizer:
         head_names = ("head.", "auxiliary_heads.")
-        decayed, plain = [], []
+        decayed: list[torch.nn.Parameter] = []
+        plain: list[torch.nn.Parameter] = []
         for name, parameter in self.model.named_parameters():
             parameter.requires_grad_(not phase.heads_only or name.startswith(head_names))
             if parameter.requires_grad:
@@ -200,8 +203,6 @@ class Trainer:
         decay = min(self._settings.ema_decay, (1 + self.steps_done) / (10 + self.steps_done))
         for averaged, current in zip(self.average.parameters(), self.model.parameters(), strict=True):
             averaged.lerp_(current, 1.0 - decay)
-        for averaged, current in zip(self.average.buffers(), self.model.buffers(), strict=True):
-            averaged.copy_(current)
 
     def _log(self, name: str, phase: Phase, loss: float, rate: float) -> None:
         left_s = (phase.steps - self._phase_step) / max(rate, 1e-9)
