@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from deer_policies.errors import ConfigError
-
 from deer_sim.environment import BLOCKS
 from deer_sim.tasks import TASKS
 

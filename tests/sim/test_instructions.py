@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+
 from deer_policies.errors import ConfigError
 from deer_policies.interfaces import checked_instruction
 from deer_sim import instructions
