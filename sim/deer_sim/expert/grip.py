@@ -14,6 +14,7 @@ from deer_sim.playtable.scene import SURFACE_Z_M, Scene
 
 _WIDEST_M = 0.065
 """Blocks are taken along edges up to this length; the gripper opens to 0.08."""
+_HAND_HALF_M, _HANDLE_FRONT_Y_M = 0.1, -0.035
 _LEAN_RAD = 0.35
 """Lean towards the back where the hand would touch the door's handle, or could not reach upright."""
 
@@ -81,8 +82,11 @@ def _yaws(view: View, scene: Scene, colour: str) -> list[tuple[float, float]]:
 
 
 def _blocked(view: View, scene: Scene, colour: str, yaw: float) -> bool:
-    """Whether another block or the button is where a finger has to go in."""
+    """Whether another block or the button is where a finger has to go in, or the door's handle where the hand does."""
     place = view.blocks[colour].position
+    handle_x = scene.slider_x + DOOR_HANDLE_X_M - view.slider
+    if abs(place[0] - handle_x) < 0.07 and place[1] + _HAND_HALF_M * abs(math.cos(yaw)) > _HANDLE_FRONT_Y_M:
+        return True
     obstacles = [
         (pose.position, max(scene.block_extent(other)) / 2) for other, pose in view.blocks.items() if other != colour
     ]
