@@ -40,13 +40,19 @@ class TrainingRun:
         self._folder = folder
         self._workers = workers
         self._config = changed(preset(recipe.preset), recipe.policy)
+        self._tokenizer = self._kept_tokenizer()
+
+    def _kept_tokenizer(self) -> Tokenizer:
+        """Trained once for a run: new wordings must not give the old words other ids."""
+        path = self._folder / "tokenizer.json"
+        if path.exists():
+            return Tokenizer.from_json(path.read_text())
         language = self._config.language
-        self._tokenizer = Tokenizer.train(
-            [text for task in TASKS for text in instructions.training(task)],
-            language.vocabulary,
-            language.max_tokens,
-            self._config.lowercase,
-        )
+        corpus = [text for task in TASKS for text in instructions.training(task)]
+        tokenizer = Tokenizer.train(corpus, language.vocabulary, language.max_tokens, self._config.lowercase)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(tokenizer.to_json())
+        return tokenizer
 
     def run(self, out: Path) -> None:
         """Makes the checkpoint `out`."""

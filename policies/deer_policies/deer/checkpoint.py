@@ -80,6 +80,7 @@ def save(path: str | Path, checkpoint: Checkpoint, auxiliary_heads: bool = False
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         save_file(tensors, partial, metadata)
+        partial.chmod(0o644)
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
