@@ -23,18 +23,7 @@ from deer_sim.playtable.environment import PlayTable
 from deer_sim.rollout import MAX_STEPS
 from deer_sim.starts import sample_start
 from deer_sim.statistics import wilson_interval
-from deer_sim.tasks import TASKS
-
-FIXTURE_TASKS = (
-    "open_drawer",
-    "close_drawer",
-    "move_slider_left",
-    "move_slider_right",
-    "turn_on_led",
-    "turn_off_led",
-    "turn_on_lightbulb",
-    "turn_off_lightbulb",
-)
+from deer_sim.tasks import FIXTURE_TASKS, TASKS
 
 
 @dataclass(frozen=True)
