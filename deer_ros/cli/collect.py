@@ -50,5 +50,5 @@ def run(arguments: argparse.Namespace) -> int:
             print(f"{count}/{plan.episodes} episodes, {rate:.0f} frames/s, {left_s:.0f} s left", flush=True)
     print(f"{plan.episodes} episodes, {frames} frames, {disturbed} of them disturbed, in {arguments.out}")
     if retried:
-        print(f"{retried} starts were drawn again because the expert did not solve them in time")
+        print(f"starts drawn again because the expert did not solve them in time: {retried}")
     return 0
