@@ -14,18 +14,8 @@ from deer_sim.expert.paths import TOOL_DOWN
 from deer_sim.expert.view import View
 from deer_sim.playtable.environment import PlayTable
 from deer_sim.starts import sample_start
-from deer_sim.tasks import TASKS, solved
+from deer_sim.tasks import FIXTURE_TASKS, TASKS, solved
 
-FIXTURE_TASKS = [
-    "open_drawer",
-    "close_drawer",
-    "move_slider_left",
-    "move_slider_right",
-    "turn_on_led",
-    "turn_off_led",
-    "turn_on_lightbulb",
-    "turn_off_lightbulb",
-]
 ELSEWHERE = ["open_drawer", "move_slider_right", "turn_on_lightbulb", "rotate_red_block_left", "lift_pink_block_slider"]
 PUSHED = Disturbance(push_rate=0.02, push_steps=(10, 20))
 
