@@ -24,7 +24,7 @@ from deer_policies.deer.tokenizer import Tokenizer
 from deer_policies.errors import CheckpointError
 from deer_policies.training.losses import action_loss
 
-GOLDEN = Path("/work/shared/golden/deer")
+GOLDEN = Path(__file__).resolve().parents[3] / "shared/golden/deer"
 LAYOUTS = sorted(path.name for path in GOLDEN.glob("*") if (path / "io.npz").exists()) if GOLDEN.exists() else []
 TOLERANCE = 1e-5
 

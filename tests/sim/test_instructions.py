@@ -10,7 +10,7 @@ from deer_sim import instructions
 from deer_sim.environment import BLOCKS
 from deer_sim.tasks import TASKS
 
-OFFICIAL = Path("/work/shared/calvin_scenes")
+OFFICIAL = Path(__file__).resolve().parents[3] / "shared/calvin_scenes"
 
 
 def normal(text: str) -> str:

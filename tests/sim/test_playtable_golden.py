@@ -11,7 +11,7 @@ import pytest
 from deer_sim.playtable.environment import PlayTable
 from deer_sim.tasks import solved
 
-GOLDEN = Path("/work/shared/golden/calvin")
+GOLDEN = Path(__file__).resolve().parents[3] / "shared/golden/calvin"
 EXPERTS = ("D_expert_0", "D_expert_1", "D_expert_2", "D_expert_3", "D_expert_5")
 WALKS = tuple(f"{scene}_walk_{number}" for scene in "ABCD" for number in (11, 12))
 

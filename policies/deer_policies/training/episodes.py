@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -119,20 +119,11 @@ class EpisodeStreams:
         """Number of recorded steps."""
         return sum(len(episode.images) for episodes in self._by_task.values() for episode in episodes)
 
-    def add(self, episodes: Iterable[Episode]) -> None:
-        """Takes more episodes in; they are drawn from now on."""
-        for episode in episodes:
-            self._by_task.setdefault(episode.task, []).append(episode)
-
     def _draw(self) -> tuple[Episode, str]:
         tasks = list(self._by_task)
         episodes = self._by_task[tasks[self._rng.integers(len(tasks))]]
         episode = episodes[self._rng.integers(len(episodes))]
         return episode, episode.instructions[self._rng.integers(len(episode.instructions))]
-
-    def __iter__(self) -> Iterator[Windows]:
-        while True:
-            yield self.next()
 
     def next(self) -> Windows:
         """The next window of every stream."""
