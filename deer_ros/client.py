@@ -19,8 +19,6 @@ from deer_ros.reports import FollowResult, Frame, Outcome, SafetyReport, Simulat
 
 POLL_S = 0.1
 """How often a waiting call looks whether the stack is still alive."""
-SERVER_LOST_S = 3.0
-"""An action server that nobody sees for this long is taken for gone."""
 
 
 class GoalHandle:

@@ -68,14 +68,6 @@ def euler_from_rotation(rotation: np.ndarray) -> np.ndarray:
     return np.array((roll, pitch, yaw))
 
 
-def rotation_from_euler(euler_rad: np.ndarray) -> np.ndarray:
-    """Rotation matrix (3, 3) of roll, pitch, yaw (3,) in rad."""
-    roll, pitch, yaw = (float(angle) for angle in euler_rad)
-    cosine, sine = np.cos(pitch), np.sin(pitch)
-    about_y = np.array(((cosine, 0.0, sine), (0.0, 1.0, 0.0), (-sine, 0.0, cosine)))
-    return _about_z(yaw) @ about_y @ _about_x(roll)
-
-
 def _about_x(angle: float) -> np.ndarray:
     cosine, sine = np.cos(angle), np.sin(angle)
     return np.array(((1.0, 0.0, 0.0), (0.0, cosine, -sine), (0.0, sine, cosine)))

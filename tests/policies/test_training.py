@@ -189,7 +189,6 @@ def test_an_interrupted_phase_goes_on_and_a_finished_one_is_skipped(tmp_path, mo
     resumed.run(Phase(10, 1e-3, 2), streams_of(), "first")
     assert resumed.steps_done == 10
     again = make_trainer(tmp_path)
-    assert again.finished == ("first",)
     again.run(Phase(10, 1e-3, 2), streams_of(), "first")
     assert again.steps_done == 10
 

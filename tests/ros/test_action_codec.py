@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from deer_policies.errors import ConfigError
 from deer_ros.control.action_codec import Twist, action_from_twist, twist_from_action
-from deer_ros.control.kinematics import rotation_from_euler
+from deer_sim.playtable.kinematics import matrix_from_euler
 
 unit = st.floats(-1.0, 1.0, width=32)
 actions = st.lists(unit, min_size=6, max_size=6).map(np.array)
@@ -32,8 +32,8 @@ def test_angular_velocity_is_the_derivative_of_the_rotation(action, euler):
     twist = twist_from_action(action, euler, 30.0)
     step = 1e-6
     rate = action[3:] * 0.05 * 30.0
-    before, after = rotation_from_euler(euler - rate * step), rotation_from_euler(euler + rate * step)
-    skew = (after - before) / (2 * step) @ rotation_from_euler(euler).T
+    before, after = matrix_from_euler(euler - rate * step), matrix_from_euler(euler + rate * step)
+    skew = (after - before) / (2 * step) @ matrix_from_euler(euler).T
     np.testing.assert_allclose(twist.angular, (skew[2, 1], skew[0, 2], skew[1, 0]), atol=1e-6)
 
 

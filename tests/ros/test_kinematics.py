@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deer_policies.errors import ConfigError
-from deer_ros.control.kinematics import ArmGeometry, euler_from_rotation, rotation_from_euler
+from deer_ros.control.kinematics import ArmGeometry, euler_from_rotation
+from deer_sim.playtable.kinematics import matrix_from_euler
 
 GEOMETRY = ArmGeometry()
 CALVIN_START_JOINTS = (-1.21779206, 1.03987646, 2.11978261, -2.34205014, -0.87015947, 1.64119353, 0.55344866)
@@ -38,7 +39,7 @@ def test_agrees_with_pybullet(tmp_path):
             position, euler = GEOMETRY.tcp_pose(joints)
             np.testing.assert_allclose(position, state[4], atol=1e-6)
             expected = np.array(pybullet.getMatrixFromQuaternion(state[5])).reshape(3, 3)
-            np.testing.assert_allclose(rotation_from_euler(euler), expected, atol=1e-6)
+            np.testing.assert_allclose(matrix_from_euler(euler), expected, atol=1e-6)
             if abs(np.cos(euler[1])) > 0.01:
                 difference = euler - np.array(pybullet.getEulerFromQuaternion(state[5]))
                 np.testing.assert_allclose(np.sin(difference / 2), 0.0, atol=1e-5)
@@ -52,7 +53,7 @@ angle = st.floats(-3.0, 3.0)
 @given(angle, st.floats(-1.5, 1.5), angle)
 def test_euler_round_trip(roll, pitch, yaw):
     euler = np.array((roll, pitch, yaw))
-    np.testing.assert_allclose(euler_from_rotation(rotation_from_euler(euler)), euler, atol=1e-6)
+    np.testing.assert_allclose(euler_from_rotation(matrix_from_euler(euler)), euler, atol=1e-6)
 
 
 @pytest.mark.parametrize("joints", [np.zeros(6), np.full(7, np.nan), np.array([0, 0, 0, np.inf, 0, 0, 0])])

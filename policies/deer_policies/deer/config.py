@@ -179,11 +179,6 @@ class LanguageConfig:
         last = self.layers - 1
         return (*range(self.exit_interval - 1, last, self.exit_interval), last)
 
-    @property
-    def feature_layers(self) -> tuple[int, ...]:
-        """Layers whose features the head sees: the one before the first exit (the pseudo exit), then the exits."""
-        return (self.exit_layers[0] - 1, *self.exit_layers)
-
     def has_cross_attention(self, layer: int) -> bool:
         """Whether a gated cross-attention stands before this layer."""
         return (layer + 1) % self.cross_attention_interval == 0

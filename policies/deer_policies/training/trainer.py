@@ -76,11 +76,6 @@ class Trainer:
         if (folder / "trainer.pt").exists():
             self._restore(folder / "trainer.pt")
 
-    @property
-    def finished(self) -> tuple[str, ...]:
-        """Names of the phases that are done."""
-        return tuple(self._finished)
-
     def run(self, phase: Phase, streams: EpisodeStreams, name: str) -> None:
         """Trains until the phase's steps are done; goes on where a run was interrupted, and skips what is finished."""
         if name in self._finished:

@@ -44,11 +44,6 @@ class Fixtures:
             client.setJointMotorControl2(body, index, client.VELOCITY_CONTROL, targetVelocity=0.0, force=_FRICTION_N)
         client.setJointMotorControl2(body, button, client.POSITION_CONTROL, targetPosition=0.0, force=_BUTTON_SPRING_N)
 
-    @property
-    def ranges(self) -> tuple[float, float, float, float]:
-        """Travel of slider, drawer, button and switch in m."""
-        return self._ranges
-
     def reset(self, positions: np.ndarray, lightbulb: bool, led: bool) -> None:
         """Puts slider, drawer, button and switch at `positions` (4,) m, at rest, and sets the lights.
 
