@@ -230,6 +230,8 @@ def test_committed_recipes_can_be_read(path):
     ("change", "message"),
     [
         ("colour: red", "unknown settings"),
+        ("rounds: []", "a recipe needs rounds"),
+        ("tasks: []", "name at least one of each"),
         ("optimisation: {samplings: [often]}", "'uniform' and 'segments'"),
         ("heads: {steps: 0, learning_rate: 1.0}", "steps >= 1"),
         ("rounds: [{phase: {stepz: 3}}]", r"rounds\[0\]\.phase has unknown settings \['stepz'\]"),

@@ -112,6 +112,12 @@ class Recipe:
     calibration_episodes_per_task: int = 5
     average_llm_gmac: float | None = None
 
+    def __post_init__(self) -> None:
+        if not self.rounds or not self.rounds[0].expert_acts:
+            raise ConfigError("a recipe needs rounds, the first with expert_acts: true; nobody else can act yet")
+        if not self.scenes or not self.tasks:
+            raise ConfigError(f"scenes are {self.scenes} and tasks {self.tasks}; name at least one of each")
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for the checkpoint's provenance."""
         return asdict(self)
