@@ -20,7 +20,7 @@ setup(
     package_dir={"deer_policies": "policies/deer_policies", "deer_sim": "sim/deer_sim"},
     package_data={
         "deer_policies": ["checkpoints/*", "py.typed"],
-        "deer_sim": ["*.yaml", "py.typed"],
+        "deer_sim": ["wordings/*.yaml", "py.typed"],
         "deer_ros": ["config/*.yaml", "templates/*", "py.typed"],
     },
     data_files=[

@@ -114,6 +114,11 @@ def test_streams_draw_tasks_evenly_however_many_episodes_each_has():
     assert 70 < sum(seen) < 130
 
 
+def test_streams_draw_a_wording_for_each_window():
+    streams = EpisodeStreams([episode(40)], batch=1, window=4, rng=np.random.default_rng(0))
+    assert {streams.next().instructions[0] for _ in range(10)} == set(TEXTS)
+
+
 def test_no_episode_is_an_error_that_says_what_to_do():
     with pytest.raises(ConfigError, match="collect demonstrations"):
         EpisodeStreams([], 1, 4, np.random.default_rng(0))

@@ -15,7 +15,7 @@ def split_heads(x: torch.Tensor, heads: int) -> torch.Tensor:
 def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
     """Softmax attention: q, k, v (batch, heads, tokens, head_dim), bias broadcastable to the logits -> like q."""
     if q.requires_grad and q.device.type == "cpu":
-        # The fused kernel's gradient is more than ten times slower than this on the CPU for the short sequences here.
+        # On the CPU the fused kernel's bfloat16 gradient is 8 (36 tokens) to 11 (12 tokens) times slower than this.
         logits = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
         if bias is not None:
             logits = logits + bias

@@ -15,7 +15,7 @@ from deer_policies.deer.config import (
 from deer_policies.errors import ConfigError
 
 
-def deer_nano(vocabulary: int = 512) -> DeerConfig:
+def deer_nano(vocabulary: int = 1024) -> DeerConfig:
     """The bundled policy: the whole mechanism, small enough for one CPU core; trained from scratch."""
     return DeerConfig(
         name="deer-nano",

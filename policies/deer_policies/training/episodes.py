@@ -22,7 +22,7 @@ class Episode:
         proprioception: (steps, 15) float32.
         labels: (steps, 7) float32, the action to imitate at each step.
         task: name of the subtask, for balance and for reports.
-        instructions: wordings that fit; training draws one of them each time.
+        instructions: wordings that fit; training draws one of them for each window.
     """
 
     images: np.ndarray
@@ -84,7 +84,7 @@ class Windows:
         proprioception: (batch, window, 15) float32.
         labels: (batch, window, 7) float32.
         weight: (batch, window) float32, 0 after an episode's end.
-        instructions: one text a stream.
+        instructions: one text a stream, drawn anew for each window.
         starts: (batch,) bool, True where an episode begins, so that the recurrent state starts anew.
     """
 
@@ -100,7 +100,7 @@ class EpisodeStreams:
     """Plays episodes side by side in consecutive windows, so that the recurrent state is trained as it will be used.
 
     The official training cuts windows anywhere and starts each from a zero state, but runs for hundreds of steps.
-    Tasks are drawn evenly, and within a task the episodes.
+    Tasks are drawn evenly, and within a task the episodes. Each window has a wording of its own, so that many are seen.
     """
 
     def __init__(self, episodes: Iterable[Episode], batch: int, window: int, rng: np.random.Generator) -> None:
@@ -119,25 +119,24 @@ class EpisodeStreams:
         """Number of recorded steps."""
         return sum(len(episode.images) for episodes in self._by_task.values() for episode in episodes)
 
-    def _draw(self) -> tuple[Episode, str]:
+    def _draw(self) -> Episode:
         tasks = list(self._by_task)
         episodes = self._by_task[tasks[self._rng.integers(len(tasks))]]
-        episode = episodes[self._rng.integers(len(episodes))]
-        return episode, episode.instructions[self._rng.integers(len(episode.instructions))]
+        return episodes[self._rng.integers(len(episodes))]
 
     def next(self) -> Windows:
         """The next window of every stream."""
         batch, window = len(self._playing), self._window
-        shape = self._playing[0][0].images.shape[1:]
+        shape = self._playing[0].images.shape[1:]
         images = np.zeros((batch, window, *shape), np.uint8)
         proprioception = np.zeros((batch, window, 15), np.float32)
         labels = np.zeros((batch, window, 7), np.float32)
         weight = np.zeros((batch, window), np.float32)
         starts = np.zeros(batch, bool)
         for stream in range(batch):
-            if self._position[stream] >= len(self._playing[stream][0].images):
+            if self._position[stream] >= len(self._playing[stream].images):
                 self._playing[stream], self._position[stream] = self._draw(), 0
-            episode, position = self._playing[stream][0], self._position[stream]
+            episode, position = self._playing[stream], self._position[stream]
             part = slice(position, position + window)
             count = len(episode.images[part])
             images[stream, :count] = episode.images[part]
@@ -146,5 +145,7 @@ class EpisodeStreams:
             weight[stream, :count] = 1.0
             starts[stream] = position == 0
             self._position[stream] += window
-        instructions = [instruction for _, instruction in self._playing]
+        instructions = [
+            episode.instructions[self._rng.integers(len(episode.instructions))] for episode in self._playing
+        ]
         return Windows(images, proprioception, labels, weight, instructions, starts)
