@@ -59,7 +59,7 @@ class DeerModel(nn.Module):
         self.resampler = Resampler(config.vision.dim, config.resampler)
         self.embedding = nn.Embedding(language.vocabulary, language.dim)
         self.layers = nn.ModuleList(
-            DecoderLayer(language, config.vision.dim, index) for index in range(self.exit_layers[-1] + 1)
+            DecoderLayer(language, config.vision.dim, index) for index in range(config.layers_to_load(exits))
         )
         self.head = ActionHead(language.dim, config.head)
         count = len(self.exit_layers) if auxiliary_heads else 0
@@ -131,8 +131,11 @@ class DeerModel(nn.Module):
             first = last + 1
 
     def pooled(self, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """Maximum over real text tokens: x (batch, tokens, dim), mask (batch, tokens) -> (batch, dim)."""
-        if not self.config.pool_padding:
+        """Maximum over real text tokens, under official compatibility over padded ones too.
+
+        x (batch, tokens, dim), mask (batch, tokens) -> (batch, dim).
+        """
+        if not self.config.official:
             x = x.masked_fill(~mask[..., None], float("-inf"))
         return x.amax(dim=1)
 

@@ -12,6 +12,7 @@ ENCODED_PROPRIOCEPTION = PROPRIOCEPTION_SIZE + 3
 """Robot state with its three angles as sine and cosine."""
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+COMPATIBILITIES = ("default", "official")
 
 
 def _positive(owner: object, *names: str) -> None:
@@ -236,8 +237,10 @@ class DeerConfig:
     """A whole policy.
 
     Attributes:
-        pool_padding: let padded text positions take part in max pooling, as the official code does. The features of a
-            sample then depend on the longest instruction in its batch; it exists to compare with official numbers.
+        compatibility: 'default' does what we hold right; 'official' reproduces the released code where the two differ on
+            purpose, to compare with its numbers: padded text positions take part in max pooling (the features of a
+            sample then depend on the longest instruction in its batch), random shifts are drawn for each frame and
+            lean to one side, a peak limit loads one layer more than it runs, and actions are rounded to float16.
     """
 
     name: str
@@ -248,14 +251,28 @@ class DeerConfig:
     head: HeadConfig
     views: int = 2
     lowercase: bool = False
-    pool_padding: bool = False
+    compatibility: str = "default"
 
     def __post_init__(self) -> None:
         _positive(self, "views")
+        _one_of(self, "compatibility", COMPATIBILITIES)
         if self.preprocess.image_size != self.vision.image_size:
             raise ConfigError(
                 f"images become {self.preprocess.image_size} pixels wide but vision takes {self.vision.image_size}"
             )
+
+    @property
+    def official(self) -> bool:
+        """Whether the released code is reproduced where it differs from ours on purpose."""
+        return self.compatibility == "official"
+
+    def layers_to_load(self, exits: int | None = None) -> int:
+        """Language model layers that the first `exits` exits need; None means all exits.
+
+        The official code takes the limit for the index of the last layer and loads one layer more, which never runs.
+        """
+        last = self.language.exit_layers[:exits][-1]
+        return min(last + 1 + int(self.official), self.language.layers)
 
     def with_proprioception_statistics(self, mean: Any, std: Any) -> DeerConfig:
         """The same policy with the encoded robot state normalised by these (18,) values, those of the training data."""
@@ -272,7 +289,13 @@ class DeerConfig:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> DeerConfig:
-        """The inverse of `to_dict`. Raises ConfigError, naming the setting, for one that is unknown or missing."""
+        """The inverse of `to_dict`. Raises ConfigError, naming the setting, for one that is unknown or missing.
+
+        Checkpoints of before `compatibility` say `pool_padding` instead, which was the whole of it.
+        """
+        if isinstance(values, dict) and "pool_padding" in values:
+            rest = {name: value for name, value in values.items() if name != "pool_padding"}
+            values = {"compatibility": COMPATIBILITIES[bool(values["pool_padding"])], **rest}
         return _from_dict(cls, values, "policy")
 
 

@@ -184,6 +184,8 @@ class DeerPolicy:
             candidates, distances = run_to_exit(self.model, text, media, robot, state.head, rule, state.step)
             pose, gripper_logit, head_state = candidates[-1].output
             values = torch.cat([pose[0], gripper_logit]).float().cpu().numpy()
+            if self.model.config.official:
+                values = values.astype(np.float16)
         action = Action.clipped(values)
         exit_index = len(candidates) - 2
         report = self._report(exit_index, candidates, distances, rule, tokens, (time.perf_counter() - started) * 1e3)

@@ -1,4 +1,4 @@
-"""Random image shifts, the same for all frames of a clip so that motion stays what it was."""
+"""Random image shifts, the same for all frames of a clip so that motion stays what it was; and random brightness."""
 
 from __future__ import annotations
 
@@ -6,27 +6,34 @@ import torch
 import torch.nn.functional as F
 
 
-def shift_clips(images: torch.Tensor, shift_px: tuple[int, ...], generator: torch.Generator) -> torch.Tensor:
+def shift_clips(
+    images: torch.Tensor, shift_px: tuple[int, ...], generator: torch.Generator, official: bool = False
+) -> torch.Tensor:
     """Shifts each clip and view by a random number of whole pixels, repeating the border.
 
     Args:
         images: (batch, window, views, 3, height, width), any dtype.
         shift_px: largest shift of each view in pixels; one draw from -shift..shift for each axis, clip and view.
+        generator: of the draws.
+        official: draw as the released code does, for each frame on its own and from 1-shift..shift, which lets images
+            drift by half a pixel on average (DeeR, `RandomShiftsAug.forward_traj`).
 
     Returns:
         Images of the same shape and dtype.
     """
     batch, window, _views, channels, height, width = images.shape
     shifted = images.clone()
+    frames = window if official else 1
     for view, limit in enumerate(shift_px):
         if limit == 0:
             continue
-        clips = images[:, :, view].reshape(batch, window * channels, height, width)
-        padded = F.pad(clips.float(), (limit, limit, limit, limit), mode="replicate").to(images.dtype)
-        offsets = torch.randint(0, 2 * limit + 1, (batch, 2), generator=generator).tolist()
-        for sample, (top, left) in enumerate(offsets):
-            window_of_pixels = padded[sample, :, top : top + height, left : left + width]
-            shifted[sample, :, view] = window_of_pixels.reshape(window, channels, height, width)
+        pixels = images[:, :, view].reshape(batch * frames, window // frames * channels, height, width)
+        padded = F.pad(pixels.float(), (limit, limit, limit, limit), mode="replicate").to(images.dtype)
+        offsets = torch.randint(int(official), 2 * limit + 1, (batch * frames, 2), generator=generator).tolist()
+        cut = [
+            row[:, top : top + height, left : left + width] for row, (top, left) in zip(padded, offsets, strict=True)
+        ]
+        shifted[:, :, view] = torch.stack(cut).view(batch, window, channels, height, width)
     return shifted
 
 

@@ -145,9 +145,8 @@ class Trainer:
     def _loss(self, windows: Windows, heads_only: bool) -> torch.Tensor:
         settings = self._settings
         images = torch.from_numpy(windows.images)
-        images = jitter_clips(
-            shift_clips(images, settings.shift_px, self._generator), settings.brightness, self._generator
-        )
+        images = shift_clips(images, settings.shift_px, self._generator, self.model.config.official)
+        images = jitter_clips(images, settings.brightness, self._generator)
         ids, mask = self._tokenizer.encode_batch([self._drop_words(text) for text in windows.instructions])
         proprioception = torch.from_numpy(windows.proprioception).to(self._device)
         target = torch.from_numpy(windows.labels).to(self._device)

@@ -1,0 +1,125 @@
+"""Replays of runs over several control steps: fixed exits, mixed exits, dynamic exits, and each exit's own head."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from deer_policies.deer.exits import ExitRule, ThresholdRule, run_to_exit
+from deer_policies.parity.comparison import Comparison
+from deer_policies.parity.recording import Recording
+
+CHECKED = -1.0
+"""A threshold that no distance is below, at an exit whose distance is computed all the same."""
+
+
+def exit_layers(recording: Recording, found: Comparison) -> None:
+    """The layers that the configuration puts exits behind."""
+    found.same("exit_ids", recording.exit_layers, recording.array("exit_ids"))
+
+
+def static_exits(recording: Recording, found: Comparison) -> None:
+    """Each exit taken at every step."""
+    for layer in recording.below("static"):
+        rule = ThresholdRule.fixed(recording.exit_at(layer))
+        _rollout(recording, found, f"static/{layer}", lambda step, taken, rule=rule: rule)
+
+
+def mixed_exits(recording: Recording, found: Comparison) -> None:
+    """A given exit at every step, so that the head's state comes from different ones."""
+    layers = recording.array("alternating/exit").tolist()
+    rules = [ThresholdRule.fixed(recording.exit_at(layer)) for layer in layers]
+    _rollout(recording, found, "alternating", lambda step, taken: rules[step])
+
+
+def dynamic_exits(recording: Recording, found: Comparison) -> None:
+    """Exits chosen by thresholds, all layers allowed; and with thresholds that no exit meets."""
+    rule = _threshold_rule(recording)
+    _rollout(recording, found, "dyn", lambda step, taken: rule)
+    never = ThresholdRule((CHECKED,) * len(recording.exit_layers))
+    _rollout(recording, found, "dyn_never", lambda step, taken: never)
+
+
+def stage_reuse(recording: Recording, found: Comparison) -> None:
+    """Thresholds asked at every nth step only; the steps between take the same exit again."""
+    rule = _threshold_rule(recording)
+    for match in recording.top(r"dyn_stage(\d+)"):
+        steps = int(match[1])
+
+        def reused(step: int, taken: list[int], steps: int = steps) -> ExitRule:
+            return ThresholdRule.fixed(taken[-1]) if step % steps else rule
+
+        _rollout(recording, found, match[0], reused)
+
+
+def limited_layers(recording: Recording, found: Comparison) -> None:
+    """Thresholds with only so many layers allowed (max_layer)."""
+    for match in recording.top(r"dyn_max(\d+)"):
+        rule = _threshold_rule(recording).limited(len(exits_within(recording, int(match[1]))))
+        _rollout(recording, found, match[0], lambda step, taken, rule=rule: rule)
+
+
+def auxiliary_heads(recording: Recording, found: Comparison) -> None:
+    """Each exit's own head on the first steps."""
+    for layer in recording.below("layerwise"):
+        position = recording.exit_at(layer)
+        poses = recording.array(f"layerwise/{layer}/pose")
+        media = recording.model.media(recording.images[: len(poses)])
+        features = list(recording.model.exit_features(recording.text(1).repeated(len(poses)), media))
+        pose, logit, _ = recording.model.auxiliary_heads[position](features[position + 1][None])
+        found.near(f"layerwise/{layer}/pose", pose[0], poses)
+        found.near(
+            f"layerwise/{layer}/grip_prob", logit.sigmoid()[0, :, None], recording.array(f"layerwise/{layer}/grip_prob")
+        )
+
+
+def exits_within(recording: Recording, max_layer: int) -> list[int]:
+    """Exit layers among the first `max_layer` layers."""
+    return [layer for layer in recording.exit_layers if layer <= max_layer - 1]
+
+
+def _threshold_rule(recording: Recording) -> ThresholdRule:
+    # The official code computes the distance of an exit that is never taken too, and it was recorded.
+    return ThresholdRule(tuple(max(float(value), CHECKED) for value in recording.array("dyn_thresholds")))
+
+
+def _rollout(recording: Recording, found: Comparison, key: str, rule_at: Callable[[int, list[int]], ExitRule]) -> None:
+    """Runs the recorded steps and compares exits, distances, actions and the head's last state.
+
+    Args:
+        recording: has the run under `key`.
+        found: where the comparisons go.
+        key: of the run.
+        rule_at: gives the rule of a step from its number and the positions of the exits taken so far.
+    """
+    model, text = recording.model, recording.text(1)
+    state, taken = model.head.initial_state(1), list[int]()
+    poses, probabilities = recording.tensor(f"{key}/pose"), recording.tensor(f"{key}/grip_prob")
+    actions = recording.array(f"{key}/env_action_fp16") if recording.holds(f"{key}/env_action_fp16") else None
+    for step in range(len(poses)):
+        rule = rule_at(step, taken)
+        media = model.media(recording.images[step : step + 1])
+        candidates, distances = run_to_exit(model, text, media, None, state, rule, step)
+        pose, logit, state = candidates[-1].output
+        taken.append(len(candidates) - 2)
+        found.near(f"{key}/pose", pose[0], poses[step])
+        found.near(f"{key}/grip_prob", logit.sigmoid(), probabilities[step])
+        # With a single exit in use nothing depends on its distance, and ours is not computed.
+        if recording.holds(f"{key}/deltas") and (distances or len(rule.thresholds) > 1):
+            recorded = recording.tensor(f"{key}/deltas/{step}")
+            found.near(f"{key}/deltas", recorded.new_tensor(distances), recorded)
+        if actions is not None:
+            _compare_action(found, f"{key}/env_action_fp16", pose[0], float(logit), actions[step])
+    found.same(f"{key}/exit", [recording.exit_layers[position] for position in taken], recording.array(f"{key}/exit"))
+    found.near(f"{key}/lstm_h", state.hidden, recording.array(f"{key}/lstm_h"))
+    found.near(f"{key}/lstm_c", state.cell, recording.array(f"{key}/lstm_c"))
+
+
+def _compare_action(found: Comparison, key: str, pose: torch.Tensor, logit: float, action: np.ndarray) -> None:
+    """The action sent to the environment is rounded to float16; an error is what goes beyond half of its last bit."""
+    half_bit = torch.from_numpy(np.spacing(np.abs(action[:6])).astype(np.float64) / 2.0)
+    excess = (pose.double() - torch.from_numpy(action[:6]).double()).abs() - half_bit
+    found.near(key, excess.clamp(min=0.0), torch.zeros(6))
+    found.same(key, 1.0 if logit > 0.0 else -1.0, float(action[6]))
