@@ -20,6 +20,8 @@ $(READY): constraints.txt setup.py pyproject.toml $(wildcard msgs/*/* msgs/*.*)
 	$(PIP) install -c constraints.txt pip setuptools wheel
 	$(PIP) install -c constraints.txt torch
 	$(PIP) install -c constraints.txt -e '.[policy,sim,cli,ros,test]'
+	# Tests compare with its layers; what it asks for itself is years old.
+	$(PIP) install -c constraints.txt --no-deps open-flamingo
 	$(PIP) install -c constraints.txt ./msgs
 	touch $@
 

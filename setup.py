@@ -46,7 +46,7 @@ setup(
             "ros-lifecycle-msgs",
             "ros-rosgraph-msgs",
         ],
-        "test": ["pytest", "hypothesis", "ruff", "mypy", "types-PyYAML"],
+        "test": ["pytest", "hypothesis", "ruff", "mypy", "types-PyYAML", "einops", "einops-exts"],
     },
     entry_points={
         "console_scripts": [

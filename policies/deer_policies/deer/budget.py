@@ -99,11 +99,12 @@ class CostModel:
             model = DeerModel(self.config, auxiliary_heads=False, exits=exit_index + 1)
         return sum(parameter.numel() for parameter in model.parameters())
 
-    def activations(self) -> int:
+    def activations(self, tokens: int | None = None) -> int:
         """Numbers alive at the worst moment of a step: an estimate from the largest layer of each part.
 
-        A transformer block holds its input, a normalised copy and two hidden layers of the feed-forward network at
-        once; a convolution its input and output.
+        `tokens` is the length of the text and defaults to the longest that the policy takes. A transformer block holds
+        its input, a normalised copy and two hidden layers of the feed-forward network at once; a convolution its input
+        and output.
         """
         config = self.config
         vision, language, views = config.vision, config.language, config.views
@@ -114,7 +115,7 @@ class CostModel:
         vision_block = views * tokens * vision.dim * (2 + 2 * vision.mlp_ratio)
         inner = config.resampler.heads * config.resampler.head_dim
         resampler = views * (tokens + config.resampler.latents) * (2 * vision.dim + 2 * inner)
-        text = language.max_tokens * language.dim * (2 + 2 * language.mlp_ratio)
+        text = (tokens or language.max_tokens) * language.dim * (2 + 2 * language.mlp_ratio)
         return max(pixels, vision_block, resampler, text)
 
     def memory_gib(self, exit_index: int, bytes_per_number: int = 4) -> float:

@@ -136,6 +136,13 @@ def load(
     return Checkpoint(model.to(device), tokenizer, calibration, budget, provenance, _sha256(path))
 
 
+def read_config(name_or_path: str | Path) -> DeerConfig:
+    """The configuration of a checkpoint, without its weights. Raises CheckpointError as `load` does."""
+    path = find(name_or_path)
+    with _errors_explained(path), safetensors.safe_open(path, "pt") as file:
+        return _config(path, file.metadata() or {})
+
+
 def load_policy(name_or_path: str | Path, device: str | torch.device = "cpu", peak: Budget | None = None) -> DeerPolicy:
     """A policy that is ready to run, with the budget that its checkpoint names; see `load` for arguments and errors."""
     checkpoint = load(name_or_path, device, peak)

@@ -237,8 +237,8 @@ class DeerConfig:
     """A whole policy.
 
     Attributes:
-        compatibility: 'default' does what we hold right; 'official' reproduces the released code where the two differ on
-            purpose, to compare with its numbers: padded text positions take part in max pooling (the features of a
+        compatibility: 'default' does what we hold right; 'official' reproduces the released code where the two differ
+            on purpose, to compare with its numbers: padded text positions take part in max pooling (the features of a
             sample then depend on the longest instruction in its batch), random shifts are drawn for each frame and
             lean to one side, a peak limit loads one layer more than it runs, and actions are rounded to float16.
     """

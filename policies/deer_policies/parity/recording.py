@@ -167,7 +167,7 @@ class Recording:
             recorded = self.setting(f"cfg/{name}")
             if recorded != size:
                 raise ConfigError(
-                    f"{self.folder}: cfg/{name} is {recorded} but the weights say {size}; the files don't belong together"
+                    f"{self.folder}: cfg/{name} is {recorded}, the weights say {size}; they don't belong together"
                 )
 
     def _model(self, config: DeerConfig) -> DeerModel:

@@ -106,9 +106,11 @@ def _rollout(recording: Recording, found: Comparison, key: str, rule_at: Callabl
         taken.append(len(candidates) - 2)
         found.near(f"{key}/pose", pose[0], poses[step])
         found.near(f"{key}/grip_prob", logit.sigmoid(), probabilities[step])
-        # With a single exit in use nothing depends on its distance, and ours is not computed.
-        if recording.holds(f"{key}/deltas") and (distances or len(rule.thresholds) > 1):
+        if recording.holds(f"{key}/deltas"):
             recorded = recording.tensor(f"{key}/deltas/{step}")
+            if len(rule.thresholds) == 1:
+                # With a single exit in use nothing depends on its distance, and ours is not computed.
+                recorded = recorded[: len(distances)]
             found.near(f"{key}/deltas", recorded.new_tensor(distances), recorded)
         if actions is not None:
             _compare_action(found, f"{key}/env_action_fp16", pose[0], float(logit), actions[step])

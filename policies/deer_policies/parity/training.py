@@ -1,4 +1,4 @@
-"""Replays of what is computed offline: solved thresholds, criterion values, the training forward pass and its losses."""
+"""Replays of what is computed offline: solved thresholds, criterion values, training forward pass and losses."""
 
 from __future__ import annotations
 
