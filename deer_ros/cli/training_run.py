@@ -12,13 +12,14 @@ import torch
 
 from deer_policies.deer.action_head import encoded_proprioception
 from deer_policies.deer.backbone import DeerModel
-from deer_policies.deer.checkpoint import Checkpoint, save
-from deer_policies.deer.config import changed
+from deer_policies.deer.checkpoint import Checkpoint, load, save
+from deer_policies.deer.config import DeerConfig, changed
 from deer_policies.deer.presets import preset
 from deer_policies.deer.tokenizer import Tokenizer
 from deer_policies.interfaces import Budget
 from deer_policies.training.calibration import calibrate
 from deer_policies.training.episodes import Episode, EpisodeStreams, load_episode
+from deer_policies.training.language_pretraining import pretrain_language
 from deer_policies.training.recipe import Recipe, Round
 from deer_policies.training.trainer import Trainer
 from deer_ros.cli.training_data import make_episodes, plan_round
@@ -85,8 +86,24 @@ class TrainingRun:
         """A fresh model whose robot state is normalised by the first round's data."""
         robot = encoded_proprioception(torch.from_numpy(np.concatenate([part.proprioception for part in episodes])))
         config = self._config.with_proprioception_statistics(robot.mean(0), robot.std(0).clamp(min=SMALLEST_STD))
+        model = self._initial_model(config)
+        return Trainer(model, self._tokenizer, self._recipe.optimisation, self._folder, self._recipe.seed)
+
+    def _initial_model(self, config: DeerConfig) -> DeerModel:
+        """Random weights; the recipe may have the language layers trained on wordings before anything else."""
         torch.manual_seed(self._recipe.seed)
-        return Trainer(DeerModel(config), self._tokenizer, self._recipe.optimisation, self._folder, self._recipe.seed)
+        model = DeerModel(config)
+        if self._recipe.language is None:
+            return model
+        path = self._policy_of("language")
+        if path.exists():
+            return load(path, auxiliary_heads=True).model
+        wordings = {task: instructions.training(task) for task in TASKS}
+        classifier = pretrain_language(model, self._tokenizer, wordings, self._recipe.language, self._recipe.seed)
+        held_out = classifier.accuracy({task: instructions.validation(task) for task in TASKS})
+        logger.info("language: %.1f %% of the validation wordings are told apart", 100 * held_out)
+        save(path, Checkpoint(model, self._tokenizer), auxiliary_heads=True)
+        return model
 
     def _round_episodes(self, index: int, part: Round) -> list[Episode]:
         policy = None if part.expert_acts else self._policy_of(f"round-{index - 1}")
