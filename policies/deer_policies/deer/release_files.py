@@ -55,22 +55,32 @@ class ReleaseFiles:
             wanted: whether a tensor of this name is needed; shards without any are neither fetched nor opened.
 
         Raises:
-            CheckpointError: if there are no weights in the folder.
+            CheckpointError: if there are no weights in the folder, or a shard is missing.
         """
+        unreachable: list[_UnreachableError] = []
+
+        def probed(name: str) -> Path | None:
+            try:
+                return self._in_folder(source, name, cached_only=bool(unreachable))
+            except _UnreachableError as error:
+                unreachable.append(error)
+                return None
+
         for index_name, single_name in _SHARDED:
-            index = self._in_folder(source, index_name)
+            index = probed(index_name)
             if index is not None:
                 shards = sorted({shard for name, shard in _weight_map(index).items() if wanted(name)})
                 paths = [self._in_folder(source, shard) for shard in shards]
                 if None in paths:
                     raise CheckpointError(f"{source} lacks {shards[paths.index(None)]}, which {index_name} names")
             else:
-                paths = [self._in_folder(source, single_name)]
+                paths = [probed(single_name)]
             found = {name: tensor for path in paths if path for name, tensor in self._content(part, path).items()}
             if found:
                 return {name: tensor for name, tensor in found.items() if wanted(name)}
         names = ", ".join(name for pair in _SHARDED for name in pair)
-        raise CheckpointError(f"{source} holds no weights; a folder with one of {names} is needed")
+        nothing = CheckpointError(f"{source} holds no weights; a folder with one of {names} is needed")
+        raise unreachable[0] if unreachable else nothing
 
     def text(self, part: str, source: str, default: str) -> str:
         """A text file: its path, or its folder or Hugging Face repository, where it has the name `default`."""
@@ -96,7 +106,7 @@ class ReleaseFiles:
             raise CheckpointError(f"{hub['repository']} on Hugging Face has no file {hub['file']}")
         return path
 
-    def _in_folder(self, source: str, name: str) -> Path | None:
+    def _in_folder(self, source: str, name: str, cached_only: bool = False) -> Path | None:
         if Path(source).is_dir():
             path = Path(source) / name
             return path if path.is_file() else None
@@ -105,7 +115,7 @@ class ReleaseFiles:
             raise CheckpointError(
                 f"there is no folder {source}; give its path, or the name of a Hugging Face repository"
             )
-        return _fetched(hub["repository"], name)
+        return _fetched(hub["repository"], name, cached_only)
 
     def _content(self, part: str, path: Path) -> dict[str, Any]:
         self._account(part, path)
@@ -120,17 +130,21 @@ class ReleaseFiles:
         self.read.setdefault(part, []).append({"sha256": digest, "bytes": path.stat().st_size})
 
 
-def _fetched(repository: str, name: str) -> Path | None:
+class _UnreachableError(CheckpointError):
+    """Hugging Face can't be reached and the file is not in the cache."""
+
+
+def _fetched(repository: str, name: str, cached_only: bool = False) -> Path | None:
     """A file of a Hugging Face repository, from the local cache or downloaded; None if the repository lacks it."""
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import LocalEntryNotFoundError, RemoteEntryNotFoundError
 
     try:
-        return Path(hf_hub_download(repository, name))
+        return Path(hf_hub_download(repository, name, local_files_only=cached_only))
     except RemoteEntryNotFoundError:
         return None
     except LocalEntryNotFoundError as error:
-        raise CheckpointError(
+        raise _UnreachableError(
             f"there is no file or folder {repository} here, and Hugging Face can't be reached for {name} of the "
             "repository of that name: go online, or download it elsewhere and give its local path instead"
         ) from error
