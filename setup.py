@@ -31,7 +31,7 @@ setup(
     ],
     install_requires=["numpy", "pyyaml"],
     extras_require={
-        "policy": ["torch", "safetensors", "tokenizers"],
+        "policy": ["torch", "safetensors", "tokenizers", "huggingface-hub"],
         "sim": ["pybullet", "gymnasium", "pillow", "av", "scipy"],
         "cli": ["rich", "jinja2"],
         "ros": [

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import keyword
 import logging
 import sys
 from collections.abc import Sequence
 
 from deer_policies.errors import DeerError
 
-COMMANDS = ("demo", "up", "doctor", "collect", "train", "eval", "compare", "parity", "cost")
-"""Subcommands in the order of `deer --help`; each is the module `deer_ros.cli.<name>` with HELP, configure and run."""
+COMMANDS = ("demo", "up", "doctor", "collect", "import", "train", "eval", "compare", "parity", "cost")
+"""Subcommands in the order of `deer --help`; each is the module `deer_ros.cli.<name>` with HELP, configure and run.
+
+The module of a name that Python keeps for itself ends in an underscore.
+"""
 
 DESCRIPTION = "Robot control with a multi-exit multimodal policy: it runs only as many layers as the moment asks for."
 EPILOG = """\
@@ -29,7 +33,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name in COMMANDS:
-        module = importlib.import_module(f"deer_ros.cli.{name}")
+        module = importlib.import_module(f"deer_ros.cli.{name}{'_' * keyword.iskeyword(name)}")
         subparser = subparsers.add_parser(
             name, help=module.HELP, description=module.HELP, formatter_class=argparse.ArgumentDefaultsHelpFormatter
         )

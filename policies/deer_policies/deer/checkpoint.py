@@ -21,7 +21,7 @@ from deer_policies.deer.config import DeerConfig
 from deer_policies.deer.policy import DeerPolicy
 from deer_policies.deer.thresholds import Calibration
 from deer_policies.deer.tokenizer import Tokenizer
-from deer_policies.errors import CheckpointError, ConfigError, DeerError
+from deer_policies.errors import CheckpointError, ConfigError, DeerError, listed
 from deer_policies.interfaces import Budget
 
 FORMAT = "deer-checkpoint-1"
@@ -40,6 +40,7 @@ class Checkpoint:
         calibration: criterion values, or None.
         budget: in force when the policy starts.
         provenance: seed, recipe, scores: plain JSON values.
+        untrained: whether the action heads hold initial values only; it can then be trained on, but not run.
         sha256: of the file, empty for one that was not read from a file.
     """
 
@@ -48,20 +49,27 @@ class Checkpoint:
     calibration: Calibration | None = None
     budget: Budget = field(default_factory=Budget)
     provenance: dict[str, Any] = field(default_factory=dict)
+    untrained: bool = False
     sha256: str = ""
 
 
-def save(path: str | Path, checkpoint: Checkpoint, auxiliary_heads: bool = False) -> None:
+def save(
+    path: str | Path, checkpoint: Checkpoint, auxiliary_heads: bool = False, dtype: torch.dtype = torch.float32
+) -> None:
     """Writes a checkpoint, complete or not at all.
 
     Args:
         path: of the file; its folder is made.
         checkpoint: what to write.
         auxiliary_heads: keep those as well; only training needs them.
+        dtype: of the weights in the file.
+
+    Raises:
+        CheckpointError: if a weight is beyond the range of `dtype`.
     """
     path = Path(path)
     tensors = {
-        name: tensor.detach().cpu().contiguous()
+        name: _stored(name, tensor, dtype)
         for name, tensor in checkpoint.model.state_dict().items()
         if auxiliary_heads or not name.startswith(AUXILIARY)
     }
@@ -71,6 +79,7 @@ def save(path: str | Path, checkpoint: Checkpoint, auxiliary_heads: bool = False
         "tokenizer": checkpoint.tokenizer.to_json(),
         "budget": json.dumps(asdict(checkpoint.budget)),
         "provenance": json.dumps(checkpoint.provenance),
+        "untrained": json.dumps(checkpoint.untrained),
     }
     calibration = checkpoint.calibration
     if calibration is not None:
@@ -84,6 +93,13 @@ def save(path: str | Path, checkpoint: Checkpoint, auxiliary_heads: bool = False
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _stored(name: str, tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    stored = tensor.detach().to("cpu", dtype).contiguous()
+    if dtype == torch.float16 and not bool(torch.isfinite(stored).all()):
+        raise CheckpointError(f"{name} has weights beyond the range of float16; store it as bfloat16 or float32")
+    return stored
 
 
 def find(name_or_path: str | Path) -> Path:
@@ -132,8 +148,9 @@ def load(
         calibration = _calibration(path, file, metadata, config)
         budget = Budget(**json.loads(metadata.get("budget", "{}")))
         provenance = json.loads(metadata.get("provenance", "{}"))
+        untrained = bool(json.loads(metadata.get("untrained", "false")))
     model = DeerModel.from_weights(config, weights, auxiliary_heads, exits)
-    return Checkpoint(model.to(device), tokenizer, calibration, budget, provenance, _sha256(path))
+    return Checkpoint(model.to(device), tokenizer, calibration, budget, provenance, untrained, _sha256(path))
 
 
 def read_config(name_or_path: str | Path) -> DeerConfig:
@@ -144,8 +161,17 @@ def read_config(name_or_path: str | Path) -> DeerConfig:
 
 
 def load_policy(name_or_path: str | Path, device: str | torch.device = "cpu", peak: Budget | None = None) -> DeerPolicy:
-    """A policy that is ready to run, with the budget that its checkpoint names; see `load` for arguments and errors."""
+    """A policy that is ready to run, with the budget that its checkpoint names; see `load` for arguments and errors.
+
+    Raises:
+        CheckpointError: also if the action heads were never trained.
+    """
     checkpoint = load(name_or_path, device, peak)
+    if checkpoint.untrained:
+        raise CheckpointError(
+            f"{name_or_path} has action heads with initial values only (it was imported from a release without heads) "
+            "and would move the arm at random; train it first"
+        )
     policy = DeerPolicy(
         checkpoint.model,
         checkpoint.tokenizer,
@@ -186,8 +212,9 @@ def _check_names(path: Path, present: set[str], wanted: dict[str, torch.Tensor],
     missing, unexpected = sorted(set(wanted) - present), sorted(present - known)
     for what, names in (("lacks", missing), ("has unexpected", unexpected)):
         if names:
-            shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-            raise CheckpointError(f"{path} {what} tensors {shown}; it does not fit its configuration: get it again")
+            raise CheckpointError(
+                f"{path} {what} tensors {listed(names)}; it does not fit its configuration: get it again"
+            )
 
 
 def _tensor(path: Path, file: Any, name: str, shape: torch.Size) -> torch.Tensor:
