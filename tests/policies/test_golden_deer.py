@@ -12,7 +12,7 @@ import tokenizers
 import torch
 from safetensors.torch import load_file
 
-from deer_policies.deer.action_head import ActionHead, HeadState
+from deer_policies.deer.action_head import HeadState
 from deer_policies.deer.backbone import DeerModel
 from deer_policies.deer.config import DeerConfig, changed
 from deer_policies.deer.exits import ThresholdRule, run_to_exit
@@ -22,7 +22,11 @@ from deer_policies.deer.presets import openflamingo_3b
 from deer_policies.deer.thresholds import action_values, exit_shares, solve_thresholds
 from deer_policies.deer.tokenizer import Tokenizer
 from deer_policies.errors import CheckpointError
-from deer_policies.training.losses import action_loss
+from deer_policies.training.exit_sampling import gather_exits
+from deer_policies.training.objective import Batch
+from deer_policies.training.optimiser import make_optimiser
+from deer_policies.training.recipe import Optimisation, Phase
+from deer_policies.training.trainer import Trainer
 
 GOLDEN = Path(__file__).resolve().parents[3] / "shared/golden/deer"
 LAYOUTS = sorted(path.name for path in GOLDEN.glob("*") if (path / "io.npz").exists()) if GOLDEN.exists() else []
@@ -266,32 +270,74 @@ def train_features(golden: Golden) -> torch.Tensor:
     return official.features(images, golden.tensor("train_batch/ids"), golden.tensor("train_batch/mask").bool())
 
 
-def picked(features: torch.Tensor, exits: torch.Tensor) -> torch.Tensor:
-    return features[1:].gather(0, exits[None, ..., None].expand(1, *exits.shape, features.shape[-1]))[0]
-
-
-def test_training_forward_and_losses(golden):
-    features = train_features(golden)
+def train_batch(golden: Golden) -> Batch:
+    """The recorded batch with the exits that the official code drew."""
     boundary = golden.arrays["train_eval_mode/prev_len"].item()
-    segments = golden.tensor("train_eval_mode/segment_exit_index")
-    segment_exits = torch.cat([segments[:, :1].expand(-1, boundary), segments[:, 1:].expand(-1, 12 - boundary)], dim=1)
-    heads: list[tuple[str, ActionHead, torch.Tensor]] = [
-        (f"aux/{k}", head, features[k + 1]) for k, head in enumerate(golden.model.auxiliary_heads[:-1])
-    ]
-    heads.append(("last", golden.model.auxiliary_heads[-1], features[-1]))
-    shared = golden.model.head
-    heads.append(("extra_uniform", shared, picked(features, golden.tensor("train_eval_mode/uniform_exit_index"))))
-    heads.append(("extra_segment", shared, picked(features, segment_exits)))
-    actions, losses = golden.tensor("train_batch/actions"), []
-    target = torch.cat([actions[..., :6], actions[..., 6:].sign()], dim=-1)
-    for key, head, feature in heads:
+    drawn = golden.tensor("train_eval_mode/segment_exit_index")
+    segments = torch.where(torch.arange(12) < boundary, drawn[:, :1], drawn[:, 1:])
+    actions = golden.tensor("train_batch/actions")
+    return Batch(
+        images=torch.stack([golden.tensor("train_batch/rgb"), golden.tensor("train_batch/grip")], dim=2),
+        token_ids=golden.tensor("train_batch/ids"),
+        token_mask=golden.tensor("train_batch/mask").bool(),
+        proprioception=torch.zeros(2, 12, 15),
+        target=torch.cat([actions[..., :6], actions[..., 6:].sign()], dim=-1),
+        weight=torch.ones(2, 12),
+        starts=torch.ones(2, dtype=torch.bool),
+        exits={"uniform": golden.tensor("train_eval_mode/uniform_exit_index"), "segments": segments},
+    )
+
+
+def test_training_forward(golden):
+    features, batch, shared = train_features(golden)[1:], train_batch(golden), golden.model.head
+    keys = [*(f"aux/{k}" for k in range(len(features) - 1)), "last"]
+    runs = list(zip(keys, golden.model.auxiliary_heads, features, strict=True))
+    runs.append(("extra_uniform", shared, gather_exits(features, batch.exits["uniform"])))
+    runs.append(("extra_segment", shared, gather_exits(features, batch.exits["segments"])))
+    for key, head, feature in runs:
         pose, logit, _ = head(feature)
         close(pose, golden.arrays[f"train_eval_mode/{key}/0"])
         close(logit.sigmoid(), golden.arrays[f"train_eval_mode/{key}/1"][..., 0])
-        losses.append(action_loss(pose, logit, target, torch.ones(2, 12), gripper_weight=0.01))
+
+
+def recorded_parameters(golden: Golden, prefix: str) -> dict[str, np.ndarray]:
+    """Recorded values of parameters by our names."""
+    exits = len(golden.config.language.exit_layers)
+    keys = [key for key in golden.arrays if key.startswith(prefix)]
+    return {str(official_name(key.removeprefix(prefix), exits)): golden.arrays[key] for key in keys}
+
+
+def test_one_training_step(golden, tmp_path):
+    """The trainer's own update on the recorded batch: every head's loss, their sum, and what the step moves.
+
+    Recorded with AdamW at 1e-3 without weight decay, and without dropout.
+    """
+    changes = {"pool_padding": True, "head": {"lstm_dropout": 0.0, "mlp_dropout": 0.0}}
+    settings = Optimisation(weight_decay=0.0, frozen=("vision", "decoder"), ema_decay=0.0, precision="float32")
+    exits = len(golden.config.language.exit_layers)
+    with torch.inference_mode(False):
+        model = DeerModel(changed(golden.config, changes))
+        model.load_state_dict({name: value.clone() for name, value in golden.model.state_dict().items()})
+        tokenizer = Tokenizer.train(["none"], golden.config.language.vocabulary + 300, 32)
+        trainer = Trainer(model, tokenizer, settings, tmp_path, seed=0)
+        optimiser = make_optimiser(trainer.model.train(), Phase(1, 1e-3, 0, schedule="constant"), settings)
+        losses = trainer.update(train_batch(golden), optimiser)
     recorded = golden.arrays["train_losses/huber"] + 0.01 * golden.arrays["train_losses/bce"]
-    close(torch.stack(losses), recorded)
-    close(torch.stack(losses).sum(), golden.arrays["train_losses/total"])
+    names = [*(f"auxiliary_{k}" for k in range(exits)), "uniform", "segments"]
+    assert [losses[name] for name in names] == pytest.approx(recorded.tolist(), abs=TOLERANCE)
+    assert losses["loss"] == pytest.approx(golden.arrays["official_step_loss"].item(), abs=TOLERANCE)
+
+    before, after = golden.model.state_dict(), trainer.model.state_dict()
+    largest = {name: (after[name] - before[name]).abs().max().item() for name in before}
+    moved = recorded_parameters(golden, "official_step_delta/")
+    assert {name for name, change in largest.items() if change} == set(moved)
+    for name, change in moved.items():
+        assert largest[name] == pytest.approx(change.item(), abs=1e-7), name
+    whole = recorded_parameters(golden, "params_after_step_sample/")
+    assert whole
+    for name, value in whole.items():
+        # Adam divides a gradient by its size; where that is no more than its epsilon of 1e-8, rounding shows.
+        np.testing.assert_allclose(after[name], value, atol=2e-5)
 
 
 def test_threshold_values(golden):

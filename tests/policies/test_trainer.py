@@ -15,7 +15,7 @@ import torch
 
 from deer_policies.deer.backbone import DeerModel
 from deer_policies.deer.config import changed
-from deer_policies.deer.presets import openflamingo_3b
+from deer_policies.deer.presets import openflamingo_3b, openflamingo_9b
 from deer_policies.errors import CheckpointError, ConfigError
 from deer_policies.training import trainer as trainer_module
 from deer_policies.training.calibration import calibrate
@@ -127,6 +127,16 @@ def test_the_papers_recipe_trains_what_the_paper_trains(tiny, tmp_path):
     trainer.run(replace(recipe.heads, steps=3, warmup_steps=1), streams, "heads")
     assert {part_of(name) for name in differing(joint, trainer.model.state_dict())} == {"heads"}
     assert not differing(copied(trainer.model), trainer.average.state_dict())
+
+
+@pytest.mark.parametrize(("make_config", "millions"), [(openflamingo_3b, 893.1), (openflamingo_9b, 1270.9)])
+def test_the_papers_recipe_trains_as_many_parameters_as_the_official_code(make_config, millions):
+    recipe = load_recipe(RECIPES / "openflamingo-3b.yaml")
+    with torch.device("meta"):
+        model = DeerModel(make_config())
+    optimiser = make_optimiser(model, recipe.rounds[0].phase, recipe.optimisation)
+    trained = sum(parameter.numel() for group in optimiser.param_groups for parameter in group["params"])
+    assert trained / 1e6 == pytest.approx(millions, abs=0.05)
 
 
 def varied(tiny):

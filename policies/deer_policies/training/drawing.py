@@ -38,6 +38,7 @@ class BatchDrawer:
         settings, generator = self._settings, self._generator
         images = shift_clips(torch.from_numpy(windows.images), settings.shift_px, generator)
         images = jitter_clips(images, settings.brightness, generator)
+        batch, window = windows.weight.shape
         ids, mask = self._tokenizer.encode_batch([self._drop_words(text) for text in windows.instructions])
         return Batch(
             images=images,
@@ -47,7 +48,7 @@ class BatchDrawer:
             target=torch.from_numpy(windows.labels),
             weight=torch.from_numpy(windows.weight),
             starts=torch.from_numpy(windows.starts),
-            exits=draw_exits(settings.samplings, *windows.weight.shape, self._exits, generator),
+            exits=draw_exits(settings.samplings, batch, window, self._exits, generator),
         )
 
     def _drop_words(self, text: str) -> str:

@@ -65,7 +65,9 @@ def head_losses(
     half = settings.precision == "bfloat16"
     with torch.autocast(batch.weight.device.type, torch.bfloat16, enabled=half):
         features = model.features(batch.images, batch.token_ids, batch.token_mask)[1:]
-        runs = [(name, model.head, gather_exits(features, exits)) for name, exits in batch.exits.items()]
+        runs: list[tuple[str, torch.nn.Module, torch.Tensor]] = [
+            (name, model.head, gather_exits(features, exits)) for name, exits in batch.exits.items()
+        ]
         if settings.auxiliary_weight > 0.0:
             runs += [(f"{AUXILIARY}{k}", head, features[k]) for k, head in enumerate(model.auxiliary_heads)]
         losses, after = {}, {}

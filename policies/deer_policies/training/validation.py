@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
+from deer_policies.deer.action_head import HeadState
 from deer_policies.deer.backbone import DeerModel
 from deer_policies.deer.tokenizer import Tokenizer
 from deer_policies.training.episodes import Episode
@@ -36,7 +37,7 @@ def held_out_loss(
     """
     loss = steps = 0.0
     for index in range(processes.rank, len(episodes), processes.count):
-        states = {}
+        states: dict[str, HeadState] = {}
         for batch in _batches(episodes[index], index, tokenizer, len(model.exit_layers), settings, seed):
             losses, after = head_losses(model, batch.to(processes.device), states, settings)
             states = after if settings.carry_state else {}
