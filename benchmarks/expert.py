@@ -10,9 +10,8 @@ import argparse
 import json
 import time
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from dataclasses import asdict, dataclass
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +23,7 @@ from deer_sim.rollout import MAX_STEPS
 from deer_sim.starts import sample_start
 from deer_sim.statistics import wilson_interval
 from deer_sim.tasks import FIXTURE_TASKS, TASKS
+from deer_sim.workers import worker_pool
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def main() -> None:
     tasks = {"all": TASKS, "fixtures": FIXTURE_TASKS}.get(arguments.tasks[0], tuple(arguments.tasks))
     began = time.monotonic()
     scores: list[Score] = []
-    with ProcessPoolExecutor(arguments.workers, get_context("spawn")) as pool:
+    with worker_pool(arguments.workers) as pool:
         futures = [
             pool.submit(score, scene, task, arguments.starts, arguments.seed, arguments.push_rate)
             for scene in arguments.scenes

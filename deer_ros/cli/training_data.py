@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import numpy as np
 from deer_policies.deer.config import PreprocessConfig
 from deer_policies.training.episodes import Episode, save_episode
 from deer_sim.tasks import FIXTURE_TASKS, TASKS
+from deer_sim.workers import worker_pool
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ def make_episodes(
         return
     started = reported = time.monotonic()
     arguments = (preprocess, policy, instructions)
-    with ProcessPoolExecutor(workers, get_context("spawn"), initializer=_start_worker, initargs=arguments) as pool:
+    with worker_pool(workers, _start_worker, arguments) as pool:
         futures = [pool.submit(_make_episode, plan) for plan in missing]
         solved = 0
         for count, future in enumerate(as_completed(futures), 1):

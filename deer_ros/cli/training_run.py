@@ -16,11 +16,13 @@ from deer_policies.deer.checkpoint import Checkpoint, load, save
 from deer_policies.deer.config import DeerConfig, changed
 from deer_policies.deer.presets import preset
 from deer_policies.deer.tokenizer import Tokenizer
+from deer_policies.errors import ConfigError
 from deer_policies.interfaces import Budget
 from deer_policies.training.calibration import calibrate
 from deer_policies.training.episodes import Episode, EpisodeStreams, load_episode
 from deer_policies.training.language_pretraining import pretrain_language
-from deer_policies.training.recipe import Recipe, Round
+from deer_policies.training.parallel import Processes
+from deer_policies.training.recipe import LanguagePhase, Recipe, Round
 from deer_policies.training.trainer import Trainer
 from deer_ros.cli.training_data import make_episodes, plan_round
 from deer_sim import instructions
@@ -30,30 +32,38 @@ logger = logging.getLogger(__name__)
 
 CALIBRATION = "calibration"
 CALIBRATION_SEED = 900
+VALIDATION = "validation"
+VALIDATION_SEED = 800
 SMALLEST_STD = 5e-3
 
 
 class TrainingRun:
-    """Runs a recipe in a folder; whatever is finished there is not done again."""
+    """Runs a recipe in a folder; whatever is finished there is not done again.
 
-    def __init__(self, recipe: Recipe, folder: Path, workers: int) -> None:
+    The processes of a parallel run train together; the first of them makes the episodes and writes the files.
+    """
+
+    def __init__(self, recipe: Recipe, folder: Path, workers: int, processes: Processes, save_every_s: float) -> None:
         self._recipe = recipe
         self._folder = folder
         self._workers = workers
+        self._processes = processes
+        self._save_every_s = save_every_s
         self._config = changed(preset(recipe.preset), recipe.policy)
-        self._tokenizer = self._kept_tokenizer()
+        self._start = None if recipe.weights is None else load(recipe.weights)
+        self._tokenizer = self._kept_tokenizer() if self._start is None else self._start.tokenizer
 
     def _kept_tokenizer(self) -> Tokenizer:
         """Trained once for a run: new wordings must not give the old words other ids."""
         path = self._folder / "tokenizer.json"
-        if path.exists():
-            return Tokenizer.from_json(path.read_text())
-        language = self._config.language
-        corpus = [text for task in TASKS for text in instructions.training(task)]
-        tokenizer = Tokenizer.train(corpus, language.vocabulary, language.max_tokens, self._config.lowercase)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(tokenizer.to_json())
-        return tokenizer
+        if self._processes.first and not path.exists():
+            language = self._config.language
+            corpus = [text for task in TASKS for text in instructions.training(task)]
+            tokenizer = Tokenizer.train(corpus, language.vocabulary, language.max_tokens, self._config.lowercase)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(tokenizer.to_json())
+        self._processes.wait()
+        return Tokenizer.from_json(path.read_text())
 
     def run(self, out: Path) -> None:
         """Makes the checkpoint `out`."""
@@ -67,43 +77,82 @@ class TrainingRun:
             self._train(trainer, f"round-{index}", part.phase, episodes)
         assert trainer is not None, "a recipe has at least one round"
         self._train(trainer, "heads", recipe.heads, episodes)
-        self._finish(trainer, out)
+        if self._processes.first:
+            # The other processes are done; from here on nobody waits for them.
+            self._processes = Processes()
+            trainer.average.cpu()
+            self._finish(trainer, out)
 
     def _train(self, trainer: Trainer, name: str, phase: Any, episodes: list[Episode]) -> None:
         settings = self._recipe.optimisation
-        rng = np.random.default_rng([self._recipe.seed, trainer.steps_done])
-        streams = EpisodeStreams(episodes, settings.batch, settings.window, rng)
+        rng = np.random.default_rng([self._recipe.seed, trainer.steps_done, self._processes.rank])
+        batch = self._processes.share(settings.batch)
+        streams = EpisodeStreams(episodes, batch, settings.window, rng, settings.carry_state)
         logger.info("%s: %d episodes, %d steps of data", name, len(episodes), streams.steps)
         trainer.run(phase, streams, name)
         path = self._policy_of(name)
-        if not path.exists():
+        if self._processes.first and not path.exists():
             save(path, Checkpoint(trainer.average, self._tokenizer))
 
     def _policy_of(self, name: str) -> Path:
         return self._folder / f"{name}.safetensors"
 
     def _trainer(self, episodes: list[Episode]) -> Trainer:
-        """A fresh model whose robot state is normalised by the first round's data."""
+        """A model whose robot state is normalised by the first round's data."""
+        recipe = self._recipe
         robot = encoded_proprioception(torch.from_numpy(np.concatenate([part.proprioception for part in episodes])))
         config = self._config.with_proprioception_statistics(robot.mean(0), robot.std(0).clamp(min=SMALLEST_STD))
-        model = self._initial_model(config)
-        return Trainer(model, self._tokenizer, self._recipe.optimisation, self._folder, self._recipe.seed)
+        held_out: list[Episode] = []
+        if recipe.validation is not None:
+            count, seed = recipe.validation.episodes_per_task, recipe.seed * 100 + VALIDATION_SEED
+            held_out = self._episodes(VALIDATION, count, seed, None, "training")
+        return Trainer(
+            self._initial_model(config),
+            self._tokenizer,
+            recipe.optimisation,
+            self._folder,
+            recipe.seed,
+            self._processes,
+            recipe.validation,
+            held_out,
+            self._save_every_s,
+        )
 
     def _initial_model(self, config: DeerConfig) -> DeerModel:
-        """Random weights; the recipe may have the language layers trained on wordings before anything else."""
+        """Random weights, those of the recipe's checkpoint, or language layers that know wordings already."""
         torch.manual_seed(self._recipe.seed)
         model = DeerModel(config)
-        if self._recipe.language is None:
-            return model
-        path = self._policy_of("language")
-        if path.exists():
-            return load(path, auxiliary_heads=True).model
+        if self._start is not None:
+            self._take_weights(model, self._start.model)
+            self._start = None
+        elif self._recipe.language is not None:
+            path = self._policy_of("language")
+            if self._processes.first and not path.exists():
+                self._pretrain_language(model, self._recipe.language, path)
+            self._processes.wait()
+            model.load_state_dict(load(path, auxiliary_heads=True).model.state_dict())
+        return model
+
+    def _pretrain_language(self, model: DeerModel, phase: LanguagePhase, path: Path) -> None:
         wordings = {task: instructions.training(task) for task in TASKS}
-        classifier = pretrain_language(model, self._tokenizer, wordings, self._recipe.language, self._recipe.seed)
+        classifier = pretrain_language(model, self._tokenizer, wordings, phase, self._recipe.seed)
         held_out = classifier.accuracy({task: instructions.validation(task) for task in TASKS})
         logger.info("language: %.1f %% of the validation wordings are told apart", 100 * held_out)
         save(path, Checkpoint(model, self._tokenizer), auxiliary_heads=True)
-        return model
+
+    def _take_weights(self, model: DeerModel, start: DeerModel) -> None:
+        """Takes over all that the start has; auxiliary heads, which a checkpoint need not hold, begin at random."""
+        for part in ("preprocess", "vision", "resampler", "language"):
+            ours, theirs = getattr(model.config, part), getattr(start.config, part)
+            if ours != theirs:
+                raise ConfigError(f"{self._recipe.weights} has {theirs}; the recipe's preset and policy say {ours}")
+        try:
+            missing, unexpected = model.load_state_dict(start.state_dict(), strict=False)
+        except RuntimeError as error:
+            raise ConfigError(f"{self._recipe.weights} does not fit the recipe's preset and policy: {error}") from error
+        wrong = [*unexpected, *(name for name in missing if not name.startswith("auxiliary_heads."))]
+        if wrong:
+            raise ConfigError(f"{self._recipe.weights} does not fit the recipe's preset and policy at {wrong[:5]}")
 
     def _round_episodes(self, index: int, part: Round) -> list[Episode]:
         policy = None if part.expert_acts else self._policy_of(f"round-{index - 1}")
@@ -114,7 +163,9 @@ class TrainingRun:
     def _episodes(self, name: str, count: int, seed: int, policy: Path | None, wordings: str) -> list[Episode]:
         recipe = self._recipe
         plans = plan_round(self._folder / "episodes" / name, recipe.scenes, recipe.tasks, count, seed)
-        make_episodes(plans, self._config.preprocess, policy, self._workers, wordings)
+        if self._processes.first:
+            make_episodes(plans, self._config.preprocess, policy, self._workers, wordings)
+        self._processes.wait()
         texts = {task: tuple(getattr(instructions, wordings)(task)) for task in recipe.tasks}
         return [load_episode(plan.path, texts) for plan in plans]
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from dataclasses import asdict, dataclass, field
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from deer_sim.playtable.scene import find_scene
 from deer_sim.rollout import MAX_STEPS
 from deer_sim.starts import sample_start
 from deer_sim.tasks import TASKS
+from deer_sim.workers import worker_pool
 
 SLOT = MAX_STEPS
 """Frame numbers kept for each episode, so that workers need not know how long the others' episodes are."""
@@ -184,16 +184,11 @@ def collect(plan: Plan, folder: Path, workers: int = 1) -> Iterator[Record]:
             yield records[index]
     missing = [index for index in range(plan.episodes) if index not in records]
     if missing:
-        context = get_context("spawn")
-        with ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=(plan, folder)) as pool:
-            futures = [pool.submit(_run_in_worker, index) for index in missing]
-            try:
-                for future in as_completed(futures):
-                    record = future.result()
-                    records[record.index] = record
-                    yield record
-            finally:
-                pool.shutdown(cancel_futures=True)
+        with worker_pool(workers, _start_worker, (plan, folder)) as pool:
+            for future in as_completed([pool.submit(_run_in_worker, index) for index in missing]):
+                record = future.result()
+                records[record.index] = record
+                yield record
     _finish(plan, folder, [records[index] for index in range(plan.episodes)])
 
 

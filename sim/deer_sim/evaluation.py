@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from dataclasses import asdict, dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from deer_sim.rollout import MAX_STEPS, rollout
 from deer_sim.starts import sample_start
 from deer_sim.statistics import wilson_interval
 from deer_sim.tasks import TASKS
+from deer_sim.workers import worker_pool
 
 
 @dataclass(frozen=True)
@@ -131,9 +131,7 @@ def evaluate(
     results.write_text("".join(json.dumps(asdict(result)) + "\n" for result in done.values()))
     with (
         open(results, "a") as file,
-        ProcessPoolExecutor(
-            workers, get_context("spawn"), initializer=_start_worker, initargs=(left[0].scene, make_policy)
-        ) as pool,
+        worker_pool(workers, _start_worker, (left[0].scene, make_policy)) as pool,
     ):
         for future in as_completed([pool.submit(_run_in_worker, trial, max_steps) for trial in left]):
             result = future.result()

@@ -1,6 +1,18 @@
-"""One thread for PyTorch: tests have small tensors, and threads that wait for each other are slow on a busy machine."""
+"""One thread for PyTorch, as threads that wait for each other are slow on a busy machine; a tiny policy to train."""
 
+import dataclasses
+
+import numpy as np
 import pytest
+
+TEXTS = ("open the drawer", "push the door left")
+TINY = {
+    "preprocess": {"image_size": 32},
+    "vision": {"image_size": 32, "stem_channels": [8, 8, 8, 16], "dim": 16, "heads": 2},
+    "resampler": {"latents": 2, "layers": 1, "heads": 2, "head_dim": 8},
+    "language": {"dim": 16, "heads": 2, "layers": 4, "cross_attention_heads": 2, "cross_attention_head_dim": 8},
+    "head": {"lstm_hidden": 16, "mlp_dims": [16], "proprioception_dim": 8},
+}
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -8,3 +20,57 @@ def single_threaded_torch():
     import torch
 
     torch.set_num_threads(1)
+
+
+class Tiny:
+    """Makes models, episodes and trainers of the smallest size that has every mechanism."""
+
+    texts = TEXTS
+
+    def config(self, **changes):
+        from deer_policies.deer.config import changed
+        from deer_policies.deer.presets import deer_nano
+
+        return changed(changed(deer_nano(), TINY), changes)
+
+    def tokenizer(self, config):
+        from deer_policies.deer.tokenizer import Tokenizer
+
+        return Tokenizer.train(TEXTS, config.language.vocabulary, config.language.max_tokens)
+
+    def episode(self, steps, task="open_drawer", seed=0):
+        from deer_policies.training.episodes import Episode
+
+        rng = np.random.default_rng(seed)
+        images = rng.integers(0, 256, (steps, 2, 3, 32, 32), dtype=np.uint8)
+        labels = rng.uniform(-1, 1, (steps, 7)).astype(np.float32)
+        labels[:, 6] = np.sign(labels[:, 6])
+        return Episode(images, rng.normal(size=(steps, 15)).astype(np.float32), labels, task, TEXTS)
+
+    def settings(self, **changes):
+        from deer_policies.training.recipe import Optimisation
+
+        plain = Optimisation(batch=2, window=5, ema_decay=0.5, brightness=0.0, shift_px=(0, 0))
+        return dataclasses.replace(plain, **changes)
+
+    def trainer(self, folder, settings=None, config=None, initial=0, **others):
+        import torch
+
+        from deer_policies.deer.backbone import DeerModel
+        from deer_policies.training.trainer import Trainer
+
+        config = config or self.config()
+        torch.manual_seed(initial)
+        model, settings = DeerModel(config), settings or self.settings()
+        return Trainer(model, self.tokenizer(config), settings, folder, seed=1, **others)
+
+    def streams(self, seed=0):
+        from deer_policies.training.episodes import EpisodeStreams
+
+        episodes = [self.episode(10), self.episode(12, "b", 1)]
+        return EpisodeStreams(episodes, 2, 5, np.random.default_rng(seed))
+
+
+@pytest.fixture(scope="session")
+def tiny():
+    return Tiny()

@@ -1,4 +1,4 @@
-"""Training: losses, exit sampling, augmentation, episode streams, the trainer, recipes, calibration."""
+"""What training is made of: losses, exit sampling, augmentation, episode streams, recipes."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -8,46 +8,16 @@ import pytest
 import torch
 
 from deer_policies.deer.backbone import DeerModel
-from deer_policies.deer.config import changed
-from deer_policies.deer.presets import deer_nano
 from deer_policies.deer.tokenizer import Tokenizer
-from deer_policies.errors import CheckpointError, ConfigError
+from deer_policies.errors import ConfigError
 from deer_policies.training.augmentation import jitter_clips, shift_clips
-from deer_policies.training.calibration import calibrate
-from deer_policies.training.episodes import Episode, EpisodeStreams, load_episode, save_episode
+from deer_policies.training.episodes import EpisodeStreams, load_episode, save_episode
 from deer_policies.training.exit_sampling import gather_exits, segment_exits, uniform_exits
 from deer_policies.training.language_pretraining import pretrain_language
 from deer_policies.training.losses import action_loss
-from deer_policies.training.recipe import LanguagePhase, Optimisation, Phase, load_recipe
-from deer_policies.training.trainer import Trainer
+from deer_policies.training.recipe import LanguagePhase, Optimisation, load_recipe
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
-TEXTS = ("open the drawer", "push the door left")
-
-
-def tiny_config():
-    return changed(
-        deer_nano(),
-        {
-            "preprocess": {"image_size": 32},
-            "vision": {"image_size": 32, "stem_channels": [8, 8, 8, 16], "dim": 16, "heads": 2},
-            "resampler": {"latents": 2, "layers": 1, "heads": 2, "head_dim": 8},
-            "language": {"dim": 16, "heads": 2, "layers": 4, "cross_attention_heads": 2, "cross_attention_head_dim": 8},
-            "head": {"lstm_hidden": 16, "mlp_dims": [16], "proprioception_dim": 8},
-        },
-    )
-
-
-def tiny_tokenizer(config):
-    return Tokenizer.train(TEXTS, config.language.vocabulary, config.language.max_tokens)
-
-
-def episode(steps, task="open_drawer", seed=0):
-    rng = np.random.default_rng(seed)
-    images = rng.integers(0, 256, (steps, 2, 3, 32, 32), dtype=np.uint8)
-    labels = rng.uniform(-1, 1, (steps, 7)).astype(np.float32)
-    labels[:, 6] = np.sign(labels[:, 6])
-    return Episode(images, rng.normal(size=(steps, 15)).astype(np.float32), labels, task, TEXTS)
 
 
 def test_loss_is_zero_for_a_perfect_prediction_and_ignores_padding():
@@ -98,8 +68,8 @@ def test_jitter_keeps_type_and_does_nothing_at_zero():
     assert all(len(clip.unique()) == 1 for clip in jittered)
 
 
-def test_streams_play_episodes_from_start_to_end():
-    first = episode(10)
+def test_streams_play_episodes_from_start_to_end(tiny):
+    first = tiny.episode(10)
     streams = EpisodeStreams([first], batch=1, window=4, rng=np.random.default_rng(0))
     windows = [streams.next() for _ in range(4)]
     assert [bool(part.starts[0]) for part in windows] == [True, False, False, True]
@@ -108,16 +78,49 @@ def test_streams_play_episodes_from_start_to_end():
     assert np.array_equal(np.concatenate([part.images[0] for part in windows[:3]])[:10], first.images)
 
 
-def test_streams_draw_tasks_evenly_however_many_episodes_each_has():
-    episodes = [episode(4, "a")] * 19 + [episode(4, "b", seed=1)]
+def test_streams_draw_tasks_evenly_however_many_episodes_each_has(tiny):
+    episodes = [tiny.episode(4, "a")] * 19 + [tiny.episode(4, "b", seed=1)]
     streams = EpisodeStreams(episodes, batch=1, window=4, rng=np.random.default_rng(0))
     seen = [np.array_equal(streams.next().labels[0], episodes[-1].labels) for _ in range(200)]
     assert 70 < sum(seen) < 130
 
 
-def test_streams_draw_a_wording_for_each_window():
-    streams = EpisodeStreams([episode(40)], batch=1, window=4, rng=np.random.default_rng(0))
-    assert {streams.next().instructions[0] for _ in range(10)} == set(TEXTS)
+def test_streams_draw_a_wording_for_each_window(tiny):
+    streams = EpisodeStreams([tiny.episode(40)], batch=1, window=4, rng=np.random.default_rng(0))
+    assert {streams.next().instructions[0] for _ in range(10)} == set(tiny.texts)
+
+
+def test_streams_can_cut_windows_anywhere_and_start_each_from_a_zero_state(tiny):
+    long, short = tiny.episode(10), tiny.episode(3, "b", 1)
+    streams = EpisodeStreams([long, short], 1, 4, np.random.default_rng(0), carry_state=False)
+    firsts = set()
+    for _ in range(100):
+        windows = streams.next()
+        assert windows.starts.all()
+        source = long if windows.weight.sum() == 4 else short
+        count = int(windows.weight.sum())
+        firsts |= {
+            (source.task, first)
+            for first in range(len(source.labels))
+            if np.array_equal(source.labels[first : first + count], windows.labels[0, :count])
+        }
+    assert firsts == {("b", 0), *(("open_drawer", first) for first in range(7))}
+
+
+def test_streams_go_on_exactly_where_others_were(tiny):
+    for carry_state in (True, False):
+        episodes = [tiny.episode(10), tiny.episode(7, "b", 1)]
+        streams = EpisodeStreams(episodes, 3, 4, np.random.default_rng(0), carry_state)
+        for _ in range(5):
+            streams.next()
+        state = streams.state()
+        others = EpisodeStreams(episodes, 3, 4, np.random.default_rng(99), carry_state)
+        others.go_on_from(state)
+        for _ in range(5):
+            ours, theirs = streams.next(), others.next()
+            assert np.array_equal(ours.images, theirs.images)
+            assert ours.instructions == theirs.instructions
+            assert np.array_equal(ours.starts, theirs.starts)
 
 
 def test_no_episode_is_an_error_that_says_what_to_do():
@@ -125,9 +128,9 @@ def test_no_episode_is_an_error_that_says_what_to_do():
         EpisodeStreams([], 1, 4, np.random.default_rng(0))
 
 
-def test_episode_file_round_trip_and_damage(tmp_path):
+def test_episode_file_round_trip_and_damage(tiny, tmp_path):
     path = tmp_path / "a" / "episode.npz"
-    original = episode(5)
+    original = tiny.episode(5)
     save_episode(path, original)
     read = load_episode(path, {"open_drawer": ("other words",)})
     assert np.array_equal(read.images, original.images)
@@ -137,92 +140,6 @@ def test_episode_file_round_trip_and_damage(tmp_path):
     path.write_bytes(path.read_bytes()[:200])
     with pytest.raises(ConfigError, match=r"episode\.npz is not an episode file"):
         load_episode(path, {"open_drawer": ("x",)})
-
-
-def make_trainer(folder, settings=None):
-    config = tiny_config()
-    torch.manual_seed(0)
-    settings = settings or Optimisation(batch=2, window=5, ema_decay=0.5, brightness=0.0, shift_px=(0, 0))
-    return Trainer(DeerModel(config), tiny_tokenizer(config), settings, folder, seed=1)
-
-
-def streams_of(seed=0):
-    return EpisodeStreams([episode(10), episode(10, "b", 1)], 2, 5, np.random.default_rng(seed))
-
-
-def losses(folder):
-    import json
-
-    return [json.loads(line)["loss"] for line in (folder / "log.jsonl").read_text().splitlines()]
-
-
-def test_training_learns_a_small_data_set(tmp_path):
-    trainer = make_trainer(tmp_path)
-    trainer.run(Phase(50, 3e-3, 5), streams_of(), "first")
-    trainer.run(Phase(150, 3e-3, 5), streams_of(), "second")
-    trajectory = losses(tmp_path)
-    assert trajectory[-1] < 0.8 * trajectory[0]
-
-
-def test_heads_only_leaves_everything_else_alone(tmp_path):
-    trainer = make_trainer(tmp_path)
-    before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
-    trainer.run(Phase(3, 1e-2, 0, heads_only=True), streams_of(), "heads")
-    moved = {name for name, value in trainer.model.state_dict().items() if not torch.equal(value, before[name])}
-    assert moved
-    assert all(name.startswith(("head.", "auxiliary_heads.")) for name in moved)
-
-
-def test_without_auxiliary_loss_the_auxiliary_heads_stay_as_they_were(tmp_path):
-    settings = Optimisation(batch=2, window=5, auxiliary_weight=0.0, weight_decay=0.0)
-    trainer = make_trainer(tmp_path, settings)
-    before = {name: value.clone() for name, value in trainer.model.auxiliary_heads.state_dict().items()}
-    trainer.run(Phase(3, 1e-2, 0), streams_of(), "joint")
-    assert all(torch.equal(value, before[name]) for name, value in trainer.model.auxiliary_heads.state_dict().items())
-
-
-def test_an_interrupted_phase_goes_on_and_a_finished_one_is_skipped(tmp_path, monkeypatch):
-    monkeypatch.setattr("deer_policies.training.trainer.SAVE_EVERY_S", 0.0)
-    trainer = make_trainer(tmp_path)
-    streams = streams_of()
-    calls = iter(range(4))
-    original = streams.next
-    monkeypatch.setattr(streams, "next", lambda: original() if next(calls, None) is not None else 1 / 0)
-    with pytest.raises(ZeroDivisionError):
-        trainer.run(Phase(10, 1e-3, 2), streams, "first")
-    resumed = make_trainer(tmp_path)
-    assert resumed.steps_done == 4
-    resumed.run(Phase(10, 1e-3, 2), streams_of(), "first")
-    assert resumed.steps_done == 10
-    again = make_trainer(tmp_path)
-    again.run(Phase(10, 1e-3, 2), streams_of(), "first")
-    assert again.steps_done == 10
-
-
-def test_a_phase_begins_at_the_averaged_weights_of_the_one_before(tmp_path, monkeypatch):
-    trainer = make_trainer(tmp_path)
-    trainer.run(Phase(5, 1e-2, 0), streams_of(), "first")
-    averaged = {name: value.clone() for name, value in trainer.average.state_dict().items()}
-    assert any(not torch.equal(value, averaged[name]) for name, value in trainer.model.state_dict().items())
-    monkeypatch.setattr(trainer, "_update", lambda *arguments: 0.0)
-    trainer.run(Phase(1, 1e-2, 0), streams_of(), "second")
-    assert all(torch.equal(value, averaged[name]) for name, value in trainer.model.state_dict().items())
-
-
-def test_a_damaged_training_state_is_named(tmp_path):
-    (tmp_path / "trainer.pt").write_bytes(b"nothing of use")
-    with pytest.raises(CheckpointError, match=r"trainer\.pt can't be taken up"):
-        make_trainer(tmp_path)
-
-
-def test_calibration_has_a_value_for_each_exit_and_step():
-    config = tiny_config()
-    torch.manual_seed(0)
-    model = DeerModel(config).eval()
-    found = calibrate(model, tiny_tokenizer(config), [episode(6), episode(9)], 3, {"episodes": 2})
-    assert found.values.shape == (len(config.language.exit_layers), 15)
-    assert (found.values > 0).all()
-    assert found.source == {"episodes": 2}
 
 
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
@@ -238,8 +155,15 @@ def test_committed_recipes_can_be_read(path):
         ("colour: red", "unknown settings"),
         ("rounds: []", "a recipe needs rounds"),
         ("tasks: []", "name at least one of each"),
-        ("optimisation: {samplings: [often]}", "'uniform' and 'segments'"),
+        ("optimisation: {samplings: [often]}", "'often'; allowed are uniform, segments"),
+        ("optimisation: {samplings: []}", "'uniform' and 'segments'"),
         ("heads: {steps: 0, learning_rate: 1.0}", "steps >= 1"),
+        ("heads: {steps: 1, learning_rate: 1.0, schedule: stairs}", "'stairs'; allowed are cosine, constant"),
+        ("optimisation: {frozen: [arm]}", "'arm'; allowed are vision, resampler"),
+        ("optimisation: {decayed: gates}", "'gates'; allowed are all, cross_attention"),
+        ("optimisation: {precision: int8}", "'int8'; allowed are bfloat16, float32"),
+        ("validation: {episodes_per_task: 1, every: 10, patience: 0}", "at least 1"),
+        ("validation: {often: true}", r"validation has unknown settings \['often'\]"),
         ("rounds: [{phase: {stepz: 3}}]", r"rounds\[0\]\.phase has unknown settings \['stepz'\]"),
     ],
 )
@@ -262,8 +186,8 @@ def test_optimisation_refuses_an_impossible_average():
         replace(Optimisation(), ema_decay=1.0)
 
 
-def test_language_pretraining_tells_tasks_apart_and_leaves_the_rest_alone():
-    config = tiny_config()
+def test_language_pretraining_tells_tasks_apart_and_leaves_the_rest_alone(tiny):
+    config = tiny.config()
     torch.manual_seed(0)
     model = DeerModel(config)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}

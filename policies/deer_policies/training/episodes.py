@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -85,7 +87,7 @@ class Windows:
         labels: (batch, window, 7) float32.
         weight: (batch, window) float32, 0 after an episode's end.
         instructions: one text a stream, drawn anew for each window.
-        starts: (batch,) bool, True where an episode begins, so that the recurrent state starts anew.
+        starts: (batch,) bool, True where the recurrent state starts anew.
     """
 
     images: np.ndarray
@@ -99,53 +101,81 @@ class Windows:
 class EpisodeStreams:
     """Plays episodes side by side in consecutive windows, so that the recurrent state is trained as it will be used.
 
-    The official training cuts windows anywhere and starts each from a zero state, but runs for hundreds of steps.
-    Tasks are drawn evenly, and within a task the episodes. Each window has a wording of its own, so that many are seen.
+    The official training cuts windows anywhere and starts each from a zero state, but runs for hundreds of steps;
+    `carry_state=False` does the same. Tasks are drawn evenly, and within a task the episodes. Each window has a wording
+    of its own, so that many are seen.
     """
 
-    def __init__(self, episodes: Iterable[Episode], batch: int, window: int, rng: np.random.Generator) -> None:
-        self._by_task: dict[str, list[Episode]] = {}
-        for episode in episodes:
-            self._by_task.setdefault(episode.task, []).append(episode)
-        if not self._by_task:
+    def __init__(
+        self,
+        episodes: Iterable[Episode],
+        batch: int,
+        window: int,
+        rng: np.random.Generator,
+        carry_state: bool = True,
+    ) -> None:
+        self._episodes = list(episodes)
+        self._of_task: dict[str, list[int]] = {}
+        for index, episode in enumerate(self._episodes):
+            self._of_task.setdefault(episode.task, []).append(index)
+        if not self._episodes:
             raise ConfigError("there is no episode to train on; collect demonstrations first")
         self._window = window
         self._rng = rng
+        self._carry_state = carry_state
         self._playing = [self._draw() for _ in range(batch)]
         self._position = [0] * batch
 
     @property
     def steps(self) -> int:
         """Number of recorded steps."""
-        return sum(len(episode.images) for episodes in self._by_task.values() for episode in episodes)
+        return sum(len(episode.images) for episode in self._episodes)
 
-    def _draw(self) -> Episode:
-        tasks = list(self._by_task)
-        episodes = self._by_task[tasks[self._rng.integers(len(tasks))]]
-        return episodes[self._rng.integers(len(episodes))]
+    def state(self) -> dict[str, Any]:
+        """Where the streams are, in plain values: with it, other streams over the same episodes go on exactly here."""
+        return {"playing": self._playing, "position": self._position, "rng": json.dumps(self._rng.bit_generator.state)}
+
+    def go_on_from(self, state: dict[str, Any]) -> None:
+        """Takes up what `state` gave."""
+        self._playing, self._position = list(state["playing"]), list(state["position"])
+        self._rng.bit_generator.state = json.loads(state["rng"])
+
+    def _draw(self) -> int:
+        tasks = list(self._of_task)
+        indices = self._of_task[tasks[self._rng.integers(len(tasks))]]
+        return indices[self._rng.integers(len(indices))]
+
+    def _advance(self, stream: int) -> tuple[Episode, int]:
+        """The stream's episode and the position of its next window."""
+        if not self._carry_state:
+            self._playing[stream] = self._draw()
+            last = max(len(self._episodes[self._playing[stream]].images) - self._window, 0)
+            self._position[stream] = int(self._rng.integers(last + 1))
+        elif self._position[stream] >= len(self._episodes[self._playing[stream]].images):
+            self._playing[stream], self._position[stream] = self._draw(), 0
+        position = self._position[stream]
+        self._position[stream] += self._window
+        return self._episodes[self._playing[stream]], position
 
     def next(self) -> Windows:
         """The next window of every stream."""
         batch, window = len(self._playing), self._window
-        shape = self._playing[0].images.shape[1:]
+        shape = self._episodes[0].images.shape[1:]
         images = np.zeros((batch, window, *shape), np.uint8)
         proprioception = np.zeros((batch, window, 15), np.float32)
         labels = np.zeros((batch, window, 7), np.float32)
         weight = np.zeros((batch, window), np.float32)
         starts = np.zeros(batch, bool)
+        played = []
         for stream in range(batch):
-            if self._position[stream] >= len(self._playing[stream].images):
-                self._playing[stream], self._position[stream] = self._draw(), 0
-            episode, position = self._playing[stream], self._position[stream]
+            episode, position = self._advance(stream)
+            played.append(episode)
             part = slice(position, position + window)
             count = len(episode.images[part])
             images[stream, :count] = episode.images[part]
             proprioception[stream, :count] = episode.proprioception[part]
             labels[stream, :count] = episode.labels[part]
             weight[stream, :count] = 1.0
-            starts[stream] = position == 0
-            self._position[stream] += window
-        instructions = [
-            episode.instructions[self._rng.integers(len(episode.instructions))] for episode in self._playing
-        ]
+            starts[stream] = position == 0 or not self._carry_state
+        instructions = [episode.instructions[self._rng.integers(len(episode.instructions))] for episode in played]
         return Windows(images, proprioception, labels, weight, instructions, starts)

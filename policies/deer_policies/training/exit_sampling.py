@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
@@ -24,6 +24,16 @@ def segment_exits(batch: int, window: int, exits: int, generator: torch.Generato
     drawn = torch.randint(exits, (batch, 2), generator=generator)
     in_first = torch.arange(window).expand(batch, window) < boundary
     return torch.where(in_first, drawn[:, :1], drawn[:, 1:])
+
+
+SAMPLERS = {"uniform": uniform_exits, "segments": segment_exits}
+
+
+def draw_exits(
+    samplings: Iterable[str], batch: int, window: int, exits: int, generator: torch.Generator
+) -> dict[str, torch.Tensor]:
+    """The exits of each sampling by its name, see `SAMPLERS`."""
+    return {name: SAMPLERS[name](batch, window, exits, generator) for name in samplings}
 
 
 def gather_exits(features: torch.Tensor, exits: torch.Tensor) -> torch.Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,9 @@ import yaml
 
 from deer_policies.errors import ConfigError
 
+PARTS = ("vision", "resampler", "embedding", "cross_attention", "decoder")
+"""Parts of a model beside its action heads, for `Optimisation.frozen`; 'decoder' are the MPT blocks."""
+
 
 @dataclass(frozen=True)
 class Phase:
@@ -17,18 +21,25 @@ class Phase:
 
     Attributes:
         steps: optimiser steps.
-        learning_rate: peak rate of AdamW, reached after `warmup_steps` and lowered along a cosine to a tenth.
+        learning_rate: peak rate of AdamW, reached after `warmup_steps`.
         heads_only: freeze all but the action heads (the paper's second phase).
+        schedule: of the rate: 'cosine' lowers it to a tenth of the peak, 'constant' keeps it (the paper's).
+        head_rate_scale: factor of the rate for the action heads.
     """
 
     steps: int
     learning_rate: float
     warmup_steps: int = 100
     heads_only: bool = False
+    schedule: str = "cosine"
+    head_rate_scale: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or self.learning_rate <= 0 or self.warmup_steps < 0:
-            raise ConfigError(f"a phase needs steps >= 1, learning_rate > 0, warmup_steps >= 0; got {self}")
+        if self.steps < 1 or self.learning_rate <= 0 or self.warmup_steps < 0 or self.head_rate_scale <= 0:
+            raise ConfigError(
+                f"a phase needs steps >= 1, learning_rate > 0, warmup_steps >= 0, head_rate_scale > 0; got {self}"
+            )
+        _among("schedule", [self.schedule], ("cosine", "constant"))
 
 
 @dataclass(frozen=True)
@@ -70,15 +81,20 @@ class Optimisation:
     """What stays the same in all phases.
 
     Attributes:
-        batch, window: streams side by side, and steps of each in one update.
+        batch, window: streams side by side, over all processes, and steps of each in one update.
         gripper_weight: factor of the gripper's cross-entropy against the pose's Huber loss.
         auxiliary_weight: factor of each exit's own head; 0 trains without auxiliary heads.
         samplings: random-exit samplings for the shared head: 'uniform', 'segments' or both.
         weight_decay, clip_norm: of AdamW and of the gradient.
-        ema_decay: of the averaged weights that are kept.
+        decayed: what the weight decay acts on: 'all' matrices, or those of 'cross_attention' alone (the paper's).
+        frozen: parts that are not trained, out of `PARTS`; the paper freezes vision and decoder.
+        ema_decay: of the averaged weights that are kept; 0 keeps the weights themselves.
         shift_px: largest random shift of (static, gripper) images.
         brightness: strength of the random brightness, a fraction.
         word_dropout: chance that a word of the instruction is left out.
+        carry_state: play episodes from their start in consecutive windows and carry the recurrent state over; False
+            cuts windows anywhere in the episodes and starts each from a zero state (the paper's).
+        precision: of the forward pass: 'bfloat16' (autocast) or 'float32'.
     """
 
     batch: int = 16
@@ -87,20 +103,46 @@ class Optimisation:
     auxiliary_weight: float = 1.0
     samplings: tuple[str, ...] = ("uniform", "segments")
     weight_decay: float = 0.01
+    decayed: str = "all"
+    frozen: tuple[str, ...] = ()
     clip_norm: float = 1.0
     ema_decay: float = 0.999
     shift_px: tuple[int, int] = (4, 2)
     brightness: float = 0.1
     word_dropout: float = 0.1
+    carry_state: bool = True
+    precision: str = "bfloat16"
 
     def __post_init__(self) -> None:
-        unknown = set(self.samplings) - {"uniform", "segments"}
-        if unknown or not self.samplings:
-            raise ConfigError(f"samplings are {self.samplings}; choose one or both of 'uniform' and 'segments'")
+        _among("samplings", self.samplings, ("uniform", "segments"))
+        if not self.samplings:
+            raise ConfigError("samplings are empty; choose one or both of 'uniform' and 'segments'")
+        _among("decayed", [self.decayed], ("all", "cross_attention"))
+        _among("frozen", self.frozen, PARTS)
+        _among("precision", [self.precision], ("bfloat16", "float32"))
         if not 0.0 <= self.ema_decay < 1.0:
             raise ConfigError(f"ema_decay is {self.ema_decay}; it must be in [0, 1)")
         if not 0.0 <= self.word_dropout < 1.0:
             raise ConfigError(f"word_dropout is {self.word_dropout}; it must be in [0, 1)")
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Early stop: the loss on episodes kept apart decides how long a phase lasts and which averaged weights are kept.
+
+    Attributes:
+        episodes_per_task: demonstrations with starts of their own.
+        every: updates between two measurements.
+        patience: a phase ends after so many measurements in a row that were no better than its best.
+    """
+
+    episodes_per_task: int
+    every: int
+    patience: int
+
+    def __post_init__(self) -> None:
+        if min(self.episodes_per_task, self.every, self.patience) < 1:
+            raise ConfigError(f"validation needs episodes_per_task, every and patience of at least 1; got {self}")
 
 
 @dataclass(frozen=True)
@@ -111,11 +153,13 @@ class Recipe:
         name: of the checkpoint.
         seed: of data, initial weights and sampling.
         preset: policy configuration to start from; `policy` changes single values of it.
+        weights: checkpoint (.safetensors) to start from, such as `deer import` makes; None starts from random weights.
         scenes, tasks: where and what is demonstrated.
         rounds: data and training, in order.
         heads: the last phase, on the heads alone.
         language: training of the language layers before the first round; None for a pretrained language model.
         optimisation: see `Optimisation`.
+        validation: see `Validation`; None trains every phase to its end.
         calibration_episodes_per_task: episodes for the exit thresholds, kept apart from training.
         average_llm_gmac: budget that the checkpoint starts with; None for no limit.
     """
@@ -130,6 +174,8 @@ class Recipe:
     language: LanguagePhase | None = None
     optimisation: Optimisation = field(default_factory=Optimisation)
     policy: dict[str, Any] = field(default_factory=dict)
+    weights: str | None = None
+    validation: Validation | None = None
     calibration_episodes_per_task: int = 5
     average_llm_gmac: float | None = None
 
@@ -142,6 +188,12 @@ class Recipe:
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for the checkpoint's provenance."""
         return asdict(self)
+
+
+def _among(name: str, values: Iterable[str], allowed: tuple[str, ...]) -> None:
+    unknown = sorted(set(values) - set(allowed))
+    if unknown:
+        raise ConfigError(f"{name} can't be {', '.join(map(repr, unknown))}; allowed are {', '.join(allowed)}")
 
 
 def _build(kind: type, values: dict[str, Any], where: str) -> Any:
@@ -176,10 +228,12 @@ def load_recipe(path: Path) -> Recipe:
     if values.get("language") is not None:
         values["language"] = _build(LanguagePhase, values["language"], f"{path}: language")
     optimisation = dict(values.get("optimisation", {}))
-    for name in ("samplings", "shift_px"):
+    for name in ("samplings", "shift_px", "frozen"):
         if name in optimisation:
             optimisation[name] = tuple(optimisation[name])
     values["optimisation"] = _build(Optimisation, optimisation, f"{path}: optimisation")
+    if values.get("validation") is not None:
+        values["validation"] = _build(Validation, values["validation"], f"{path}: validation")
     for name in ("scenes", "tasks"):
         values[name] = tuple(values.get(name, ()))
     return _build(Recipe, values, str(path))

@@ -1,18 +1,16 @@
-"""Trains every exit at once: the shared head on random exits, one auxiliary head an exit; resumes when interrupted."""
+"""Trains every exit at once, in one process or several; what was stopped goes on as if it had not been."""
 
 from __future__ import annotations
 
 import copy
-import json
 import logging
-import math
 import os
 import time
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -20,21 +18,23 @@ from deer_policies.deer.action_head import HeadState
 from deer_policies.deer.backbone import DeerModel
 from deer_policies.deer.tokenizer import Tokenizer
 from deer_policies.errors import CheckpointError
-from deer_policies.training.augmentation import jitter_clips, shift_clips
-from deer_policies.training.episodes import EpisodeStreams, Windows
-from deer_policies.training.exit_sampling import gather_exits, segment_exits, uniform_exits
-from deer_policies.training.losses import action_loss
-from deer_policies.training.recipe import Optimisation, Phase
+from deer_policies.training.drawing import BatchDrawer, torch_seed
+from deer_policies.training.episodes import Episode, EpisodeStreams
+from deer_policies.training.interruption import noted_interruption
+from deer_policies.training.log import TrainingLog
+from deer_policies.training.objective import Batch, head_losses, total_loss
+from deer_policies.training.optimiser import make_optimiser, scheduled_rate, set_rates
+from deer_policies.training.parallel import Processes
+from deer_policies.training.recipe import Optimisation, Phase, Validation
+from deer_policies.training.validation import held_out_loss
 
 logger = logging.getLogger(__name__)
 
-SAVE_EVERY_S = 120.0
 LOG_EVERY_STEPS = 50
-SAMPLERS = {"uniform": uniform_exits, "segments": segment_exits}
 
 
 class Trainer:
-    """Owns the model, its averaged copy, the optimiser and the recurrent states of the streams."""
+    """Owns the model, its averaged copy, and all that an update depends on."""
 
     def __init__(
         self,
@@ -43,153 +43,143 @@ class Trainer:
         settings: Optimisation,
         folder: Path,
         seed: int,
-        device: str = "cpu",
+        processes: Processes | None = None,
+        validation: Validation | None = None,
+        held_out: Sequence[Episode] = (),
+        save_every_s: float = 120.0,
     ) -> None:
         """Args:
         model: trained in place.
         tokenizer: turns instructions into ids.
         settings: see `Optimisation`.
-        folder: for `trainer.pt` (to resume from) and `log.jsonl`.
-        seed: of sampling and augmentation.
-        device: where to train.
+        folder: for `trainer.pt` (to resume from), `log.jsonl` and `tensorboard/`.
+        seed: of sampling, augmentation and dropout.
+        processes: of this run; None for this one alone, on the CPU.
+        validation: when to stop early; None never does.
+        held_out: episodes for it.
+        save_every_s: how often the state is saved; it is saved at the end of a phase and after Ctrl-C as well.
+
+        Raises:
+            CheckpointError: if the folder holds a state that can't be taken up.
         """
-        self.model = model.to(device)
+        self._processes = processes or Processes()
+        self.model = model.to(self._processes.device)
         # Convolutions run faster with channels last.
         for parameter in self.model.vision.parameters():
             if parameter.ndim == 4:
                 parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+        self._processes.copy_from_first(self.model)
         self.average = copy.deepcopy(model).eval()
         self.steps_done = 0
         self._tokenizer = tokenizer
         self._settings = settings
         self._folder = folder
-        self._device = device
         self._seed = seed
+        self._validation = validation
+        self._held_out = held_out
+        self._save_every_s = save_every_s
         self._phase = ""
         self._phase_step = 0
-        self._optimiser_state: dict[str, Any] | None = None
         self._finished: list[str] = []
         self._states: dict[str, HeadState] = {}
-        self._rng = np.random.default_rng(seed)
-        self._generator = torch.Generator().manual_seed(seed)
+        self._recent: list[dict[str, float]] = []
+        self._best: dict[str, Any] = {}
+        self._saved: dict[str, Any] | None = None
+        seeds = (seed, self._processes.rank)
+        self._drawer = BatchDrawer(tokenizer, settings, len(model.exit_layers), seeds, model.config.official)
         folder.mkdir(parents=True, exist_ok=True)
         if (folder / "trainer.pt").exists():
             self._restore(folder / "trainer.pt")
 
     def run(self, phase: Phase, streams: EpisodeStreams, name: str) -> None:
-        """Trains until the phase's steps are done; goes on where a run was interrupted, and skips what is finished."""
+        """Trains until the phase's steps are done or the validation ends it; skips a phase that is finished.
+
+        A phase that was interrupted goes on with every number as if it had not been. Ctrl-C ends it after the update in
+        progress, with the state saved.
+
+        Raises:
+            KeyboardInterrupt: after Ctrl-C or a polite kill.
+        """
         if name in self._finished:
             return
-        optimiser = self._make_optimiser(phase)
-        if self._phase == name and self._optimiser_state is not None:
-            optimiser.load_state_dict(self._optimiser_state)
+        first = self._processes.first
+        optimiser = make_optimiser(self.model, phase, self._settings)
+        self._begin(name, optimiser, streams)
+        self.model.train()
+        with (
+            TrainingLog(self._folder, self.steps_done, name) if first else nullcontext() as log,
+            noted_interruption() as interrupted,
+        ):
+            saved_at = logged_at = time.monotonic()
+            logged_step = self._phase_step
+            while self._goes_on(phase):
+                set_rates(optimiser, phase, self._phase_step)
+                self._recent.append(self.update(self._drawer.draw(streams.next()), optimiser))
+                self._phase_step += 1
+                self.steps_done += 1
+                self._measure(phase, log)
+                if self._phase_step % LOG_EVERY_STEPS == 0 or not self._goes_on(phase):
+                    now = time.monotonic()
+                    self._log(phase, log, (self._phase_step - logged_step) / max(now - logged_at, 1e-9))
+                    logged_at, logged_step = now, self._phase_step
+                due = first and time.monotonic() - saved_at > self._save_every_s
+                stop, save = self._processes.sums([interrupted(), due])
+                if stop or save:
+                    self._save(optimiser, streams)
+                    saved_at = time.monotonic()
+                if stop:
+                    logger.info("%s: stopped; the state after update %d is saved", name, self._phase_step)
+                    raise KeyboardInterrupt
+            if "weights" in self._best:
+                self.average.load_state_dict(self._best["weights"])
+            self._finished.append(name)
+            self._save(optimiser, streams)
+
+    def update(self, batch: Batch, optimiser: torch.optim.Optimizer) -> dict[str, float]:
+        """One step of the optimiser; the batches of all processes count as one.
+
+        Args:
+            batch: of this process.
+            optimiser: with its rates set.
+
+        Returns:
+            'loss', the loss of each head, and 'gradient_norm' before clipping, each times this process's share of the
+            steps with weight: the sum over the processes is the mean over all of these steps.
+        """
+        steps = float(batch.weight.sum())
+        share = steps / max(self._processes.sums([steps])[0], 1.0)
+        trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        # The fused attention's backward pass is the slowest part of training a small model on a CPU.
+        with sdpa_kernel(SDPBackend.MATH) if self._processes.device.type == "cpu" else nullcontext():
+            losses, self._states = head_losses(
+                self.model, batch.to(self._processes.device), self._states, self._settings
+            )
+            total = total_loss(losses, self._settings)
+            optimiser.zero_grad(set_to_none=True)
+            (share * total).backward()
+        self._processes.sum_gradients(trained)
+        norm = torch.nn.utils.clip_grad_norm_(trained, self._settings.clip_norm)
+        optimiser.step()
+        self._average_weights()
+        found = {"loss": total, **losses, "gradient_norm": norm}
+        values = torch.stack([value.detach() for value in found.values()]).tolist()
+        return {name: share * value for name, value in zip(found, values, strict=True)}
+
+    def _begin(self, name: str, optimiser: torch.optim.Optimizer, streams: EpisodeStreams) -> None:
+        if self._phase == name and self._saved is not None:
+            self._take_up(self._saved, optimiser, streams)
         else:
             # A phase begins where the one before is best, at its averaged weights.
             self._phase, self._phase_step = name, 0
+            self._states, self._recent, self._best = {}, [], {}
             self.model.load_state_dict(self.average.state_dict())
-        self._optimiser_state = None
-        self._states = {}
-        self.model.train()
-        saved_at = logged_at = time.monotonic()
-        losses: list[float] = []
-        logged_step = self._phase_step
-        while self._phase_step < phase.steps:
-            for group in optimiser.param_groups:
-                group["lr"] = phase.learning_rate * self._schedule(phase)
-            losses.append(self._update(streams.next(), optimiser, phase.heads_only))
-            self._phase_step += 1
-            self.steps_done += 1
-            now = time.monotonic()
-            if self._phase_step % LOG_EVERY_STEPS == 0 or self._phase_step == phase.steps:
-                rate = (self._phase_step - logged_step) / max(now - logged_at, 1e-9)
-                self._log(name, phase, float(np.mean(losses)), rate)
-                losses, logged_at, logged_step = [], now, self._phase_step
-            if now - saved_at > SAVE_EVERY_S:
-                self._save(optimiser)
-                saved_at = now
-        self._finished.append(name)
-        self._save(optimiser)
+            # Dropout draws from PyTorch's own generator, which others may have used since.
+            torch.manual_seed(torch_seed((self._seed, self._processes.rank, self.steps_done)))
+        self._saved = None
 
-    def _make_optimiser(self, phase: Phase) -> torch.optim.Optimizer:
-        head_names = ("head.", "auxiliary_heads.")
-        decayed: list[torch.nn.Parameter] = []
-        plain: list[torch.nn.Parameter] = []
-        for name, parameter in self.model.named_parameters():
-            parameter.requires_grad_(not phase.heads_only or name.startswith(head_names))
-            if parameter.requires_grad:
-                (decayed if parameter.ndim >= 2 else plain).append(parameter)
-        groups = [
-            {"params": decayed, "weight_decay": self._settings.weight_decay},
-            {"params": plain, "weight_decay": 0.0},
-        ]
-        return torch.optim.AdamW(groups, lr=phase.learning_rate, betas=(0.9, 0.999))
-
-    def _schedule(self, phase: Phase) -> float:
-        warm = min(1.0, (self._phase_step + 1) / max(phase.warmup_steps, 1))
-        progress = self._phase_step / phase.steps
-        return warm * (0.55 + 0.45 * math.cos(math.pi * progress))
-
-    def _update(self, windows: Windows, optimiser: torch.optim.Optimizer, heads_only: bool) -> float:
-        # The fused attention's backward pass is the slowest part of training a small model on a CPU.
-        with sdpa_kernel(SDPBackend.MATH) if self._device == "cpu" else nullcontext():
-            with torch.autocast(self._device, torch.bfloat16):
-                loss = self._loss(windows, heads_only)
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()
-        trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-        torch.nn.utils.clip_grad_norm_(trained, self._settings.clip_norm)
-        optimiser.step()
-        self._average_weights()
-        return float(loss.detach())
-
-    def _loss(self, windows: Windows, heads_only: bool) -> torch.Tensor:
-        settings = self._settings
-        images = torch.from_numpy(windows.images)
-        images = shift_clips(images, settings.shift_px, self._generator, self.model.config.official)
-        images = jitter_clips(images, settings.brightness, self._generator)
-        ids, mask = self._tokenizer.encode_batch([self._drop_words(text) for text in windows.instructions])
-        proprioception = torch.from_numpy(windows.proprioception).to(self._device)
-        target = torch.from_numpy(windows.labels).to(self._device)
-        weight = torch.from_numpy(windows.weight).to(self._device)
-        keep = torch.from_numpy(~windows.starts).to(self._device)
-        with torch.set_grad_enabled(not heads_only):
-            features = self.model.features(images.to(self._device), ids.to(self._device), mask.to(self._device))
-        exit_features = features[1:]
-        exits, batch, window = exit_features.shape[:3]
-        total = torch.zeros((), device=self._device)
-        for sampling in settings.samplings:
-            drawn = SAMPLERS[sampling](batch, window, exits, self._generator)
-            total = total + self._head_loss(
-                sampling, self.model.head, gather_exits(exit_features, drawn), proprioception, target, weight, keep
-            )
-        if settings.auxiliary_weight > 0.0:
-            for index, head in enumerate(self.model.auxiliary_heads):
-                total = total + settings.auxiliary_weight * self._head_loss(
-                    f"auxiliary_{index}", head, exit_features[index], proprioception, target, weight, keep
-                )
-        return total
-
-    def _head_loss(
-        self,
-        stream: str,
-        head: torch.nn.Module,
-        features: torch.Tensor,
-        proprioception: torch.Tensor,
-        target: torch.Tensor,
-        weight: torch.Tensor,
-        keep: torch.Tensor,
-    ) -> torch.Tensor:
-        state = self._states.get(stream)
-        if state is not None:
-            state = state.kept(keep)
-        pose, gripper_logit, state = head(features, proprioception, state)
-        self._states[stream] = state.detached()
-        return action_loss(pose, gripper_logit, target, weight, self._settings.gripper_weight)
-
-    def _drop_words(self, text: str) -> str:
-        words = text.split()
-        kept = [word for word in words if self._rng.random() >= self._settings.word_dropout]
-        return " ".join(kept or words)
+    def _goes_on(self, phase: Phase) -> bool:
+        patient = self._validation is None or self._best.get("worse", 0) < self._validation.patience
+        return patient and self._phase_step < phase.steps
 
     @torch.no_grad()
     def _average_weights(self) -> None:
@@ -198,28 +188,60 @@ class Trainer:
         for averaged, current in zip(self.average.parameters(), self.model.parameters(), strict=True):
             averaged.lerp_(current, 1.0 - decay)
 
-    def _log(self, name: str, phase: Phase, loss: float, rate: float) -> None:
-        left_s = (phase.steps - self._phase_step) / max(rate, 1e-9)
+    def _measure(self, phase: Phase, log: TrainingLog | None) -> None:
+        """Takes the loss on the held-out episodes where it is due, and keeps the averaged weights if they are best."""
+        validation = self._validation
+        if validation is None or (self._phase_step % validation.every and self._phase_step < phase.steps):
+            return
+        loss = held_out_loss(self.average, self._tokenizer, self._held_out, self._settings, self._seed, self._processes)
+        if loss < self._best.get("loss", float("inf")):
+            weights = {name: tensor.clone() for name, tensor in self.average.state_dict().items()}
+            self._best = {"loss": loss, "worse": 0, "weights": weights}
+        else:
+            self._best["worse"] = self._best.get("worse", 0) + 1
+        if log is not None:
+            logger.info("%s: update %d, held-out loss %.4f", self._phase, self._phase_step, loss)
+            log.write(self._record(validation_loss=loss))
+
+    def _log(self, phase: Phase, log: TrainingLog | None, rate: float) -> None:
+        names = list(self._recent[0])
+        sums = self._processes.sums(sum(entry[name] for entry in self._recent) for name in names)
+        means = {name: total / len(self._recent) for name, total in zip(names, sums, strict=True)}
+        self._recent = []
+        if log is None:
+            return
         logger.info(
-            "%s: step %d/%d, loss %.4f, %.2f steps/s, %.0f s left",
-            name,
+            "%s: update %d/%d, loss %.4f, %.2f updates/s, %.0f s left",
+            self._phase,
             self._phase_step,
             phase.steps,
-            loss,
+            means["loss"],
             rate,
-            left_s,
+            (phase.steps - self._phase_step) / max(rate, 1e-9),
         )
-        record = {
-            "phase": name,
-            "step": self._phase_step,
-            "total_steps": self.steps_done,
-            "loss": loss,
-            "time_s": time.time(),
-        }
-        with open(self._folder / "log.jsonl", "a") as file:
-            file.write(json.dumps(record) + "\n")
+        loss, norm = means.pop("loss"), means.pop("gradient_norm")
+        learning_rate = scheduled_rate(phase, self._phase_step - 1)
+        log.write(
+            self._record(loss=loss, losses=means, learning_rate=learning_rate, gradient_norm=norm, updates_per_s=rate)
+        )
 
-    def _save(self, optimiser: torch.optim.Optimizer) -> None:
+    def _record(self, **values: Any) -> dict[str, Any]:
+        place = {"phase": self._phase, "step": self._phase_step, "total_steps": self.steps_done}
+        return place | values | {"time_s": time.time()}
+
+    def _save(self, optimiser: torch.optim.Optimizer, streams: EpisodeStreams) -> None:
+        device = self._processes.device
+        own = self._processes.gather(
+            {
+                "streams": streams.state(),
+                "drawer": self._drawer.state(),
+                "dropout": (torch.cuda if device.type == "cuda" else torch).get_rng_state(),
+                "states": {name: (state.hidden.cpu(), state.cell.cpu()) for name, state in self._states.items()},
+                "recent": self._recent,
+            }
+        )
+        if not self._processes.first:
+            return
         content = {
             "phase": self._phase,
             "phase_step": self._phase_step,
@@ -227,7 +249,9 @@ class Trainer:
             "steps_done": self.steps_done,
             "model": self.model.state_dict(),
             "average": self.average.state_dict(),
+            "best": self._best,
             "optimiser": optimiser.state_dict(),
+            "processes": own,
         }
         path = self._folder / "trainer.pt"
         partial = path.with_name(f".{path.name}.{os.getpid()}")
@@ -235,17 +259,29 @@ class Trainer:
         os.replace(partial, path)
 
     def _restore(self, path: Path) -> None:
-        """Takes up an interrupted run; its random draws go on from a seed of their own."""
+        """Reads the state of an interrupted run; what belongs to its phase is taken up when the phase goes on."""
         try:
-            content = torch.load(path, map_location=self._device, weights_only=True)
+            content = torch.load(path, map_location="cpu", weights_only=True)
+            count = len(content["processes"])
+            if count != self._processes.count:
+                raise CheckpointError(f"it was written by a run of {count} processes; start as many")
+            own = content["processes"][self._processes.rank]
             self.model.load_state_dict(content["model"])
             self.average.load_state_dict(content["average"])
+            self._phase, self._phase_step = content["phase"], content["phase_step"]
+            self._finished = list(content["finished"])
+            self.steps_done = content["steps_done"]
+            self._drawer.go_on_from(own["drawer"])
+            self._saved = {"optimiser": content["optimiser"], "best": content["best"], **own}
         except Exception as error:
             raise CheckpointError(f"{path} can't be taken up ({error}); delete it to train from the start") from error
-        self._phase = content["phase"]
-        self._phase_step = content["phase_step"]
-        self._finished = list(content["finished"])
-        self._optimiser_state = content["optimiser"]
-        self.steps_done = content["steps_done"]
-        self._rng = np.random.default_rng([self._seed, self.steps_done])
-        self._generator.manual_seed(self._seed + self.steps_done)
+
+    def _take_up(self, saved: dict[str, Any], optimiser: torch.optim.Optimizer, streams: EpisodeStreams) -> None:
+        device = self._processes.device
+        optimiser.load_state_dict(saved["optimiser"])
+        streams.go_on_from(saved["streams"])
+        (torch.cuda if device.type == "cuda" else torch).set_rng_state(saved["dropout"])
+        self._states = {
+            name: HeadState(hidden.to(device), cell.to(device)) for name, (hidden, cell) in saved["states"].items()
+        }
+        self._recent, self._best = list(saved["recent"]), dict(saved["best"])

@@ -1,0 +1,389 @@
+"""The trainer: learns, freezes, resumes bit for bit, stops early, logs, and shares the work with other processes."""
+
+import json
+import math
+import multiprocessing
+import os
+import signal
+import struct
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from deer_policies.deer.backbone import DeerModel
+from deer_policies.deer.config import changed
+from deer_policies.deer.presets import openflamingo_3b, openflamingo_9b
+from deer_policies.errors import CheckpointError, ConfigError
+from deer_policies.training import trainer as trainer_module
+from deer_policies.training.calibration import calibrate
+from deer_policies.training.drawing import BatchDrawer
+from deer_policies.training.episodes import EpisodeStreams
+from deer_policies.training.interruption import noted_interruption
+from deer_policies.training.log import TrainingLog
+from deer_policies.training.objective import Batch
+from deer_policies.training.optimiser import make_optimiser, part_of, scheduled_rate
+from deer_policies.training.parallel import Processes
+from deer_policies.training.recipe import PARTS, Phase, Validation, load_recipe
+from deer_policies.training.validation import held_out_loss
+
+RECIPES = Path(__file__).resolve().parents[2] / "recipes"
+
+
+def records(folder):
+    """The log without what depends on the clock."""
+    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in line.items() if key not in ("time_s", "updates_per_s")} for line in lines]
+
+
+def copied(module):
+    return {name: value.clone() for name, value in module.state_dict().items()}
+
+
+def differing(first, second):
+    return {name for name, value in first.items() if not torch.equal(value, second[name])}
+
+
+def test_training_learns_a_small_data_set(tiny, tmp_path):
+    trainer = tiny.trainer(tmp_path)
+    trainer.run(Phase(50, 3e-3, 5), tiny.streams(), "first")
+    trainer.run(Phase(150, 3e-3, 5), tiny.streams(), "second")
+    trajectory = [record["loss"] for record in records(tmp_path)]
+    assert trajectory[-1] < 0.8 * trajectory[0]
+
+
+def test_heads_only_leaves_everything_else_alone(tiny, tmp_path):
+    trainer = tiny.trainer(tmp_path)
+    before = copied(trainer.model)
+    trainer.run(Phase(3, 1e-2, 0, heads_only=True), tiny.streams(), "heads")
+    moved = differing(before, trainer.model.state_dict())
+    assert moved
+    assert all(name.startswith(("head.", "auxiliary_heads.")) for name in moved)
+
+
+def test_without_auxiliary_loss_the_auxiliary_heads_stay_as_they_were(tiny, tmp_path):
+    trainer = tiny.trainer(tmp_path, tiny.settings(auxiliary_weight=0.0))
+    before = copied(trainer.model.auxiliary_heads)
+    trainer.run(Phase(3, 1e-2, 0), tiny.streams(), "joint")
+    assert not differing(before, trainer.model.auxiliary_heads.state_dict())
+
+
+def test_every_parameter_belongs_to_a_part_and_frozen_parts_stay(tiny, tmp_path):
+    trainer = tiny.trainer(tmp_path, tiny.settings(frozen=("vision", "decoder", "embedding")))
+    assert {part_of(name) for name, _ in trainer.model.named_parameters()} == {*PARTS, "heads"}
+    before = copied(trainer.model)
+    trainer.run(Phase(2, 1e-2, 0), tiny.streams(), "joint")
+    moved = {part_of(name) for name in differing(before, trainer.model.state_dict())}
+    assert moved == {"resampler", "cross_attention", "heads"}
+
+
+def test_weight_decay_and_rates_act_where_the_recipe_says(tiny):
+    model = DeerModel(tiny.config())
+    names = {parameter: name for name, parameter in model.named_parameters()}
+
+    def found(wanted, **changes):
+        optimiser = make_optimiser(model, Phase(1, 1e-3, head_rate_scale=0.25), tiny.settings(**changes))
+        return {names[p] for group in optimiser.param_groups for p in group["params"] if wanted(group)}
+
+    matrices = {name for parameter, name in names.items() if parameter.ndim >= 2}
+    assert found(lambda group: group["weight_decay"] == 0.01) == matrices
+    decayed = found(lambda group: group["weight_decay"] == 0.01, decayed="cross_attention")
+    assert decayed == {name for name in matrices if ".cross_attention." in name}
+    assert not any(word in name for name in decayed for word in ("gate", "norm", "bias"))
+    assert found(lambda group: group["scale"] == 0.25) == {name for name in names.values() if part_of(name) == "heads"}
+    assert found(lambda group: True) == set(names.values())
+
+
+def test_schedules():
+    cosine, constant = Phase(100, 2.0, 10), Phase(100, 2.0, 10, schedule="constant")
+    assert scheduled_rate(constant, 0) == pytest.approx(0.2)
+    assert {scheduled_rate(constant, step) for step in range(9, 100)} == {2.0}
+    assert scheduled_rate(cosine, 50) == pytest.approx(2.0 * 0.55)
+    assert scheduled_rate(cosine, 99) == pytest.approx(0.2, abs=0.001)
+
+
+def test_the_papers_recipe_trains_what_the_paper_trains(tiny, tmp_path):
+    """OpenFlamingo-3B's own recipe and classes, at a size that fits here."""
+    recipe = load_recipe(RECIPES / "openflamingo-3b.yaml")
+    tiny_sizes = {
+        "preprocess": {"image_size": 32},
+        "vision": {"image_size": 32, "patch_size": 16, "dim": 16, "heads": 2, "layers": 1},
+        "resampler": {"latents": 2, "layers": 1, "heads": 2, "head_dim": 8},
+        "language": {"vocabulary": 300, "dim": 16, "heads": 2, "layers": 4, "cross_attention_head_dim": 8},
+        "head": {"lstm_hidden": 16, "mlp_dims": [16]},
+    }
+    settings = replace(recipe.optimisation, batch=2, window=5, shift_px=(2, 1))
+    trainer = tiny.trainer(tmp_path, settings, changed(changed(openflamingo_3b(), recipe.policy), tiny_sizes))
+    streams = EpisodeStreams([tiny.episode(10)], 2, 5, np.random.default_rng(0), settings.carry_state)
+    before = copied(trainer.model)
+    trainer.run(replace(recipe.rounds[0].phase, steps=3, warmup_steps=1), streams, "joint")
+    joint = copied(trainer.model)
+    # With gates at 0, a pretrained model's, the gradient reaches the rest of the cross-attention once they have moved.
+    assert {part_of(name) for name in differing(before, joint)} == {
+        "resampler", "embedding", "cross_attention", "heads"
+    }  # fmt: skip
+    trainer.run(replace(recipe.heads, steps=3, warmup_steps=1), streams, "heads")
+    assert {part_of(name) for name in differing(joint, trainer.model.state_dict())} == {"heads"}
+    assert not differing(copied(trainer.model), trainer.average.state_dict())
+
+
+@pytest.mark.parametrize(("make_config", "millions"), [(openflamingo_3b, 893.1), (openflamingo_9b, 1270.9)])
+def test_the_papers_recipe_trains_as_many_parameters_as_the_official_code(make_config, millions):
+    recipe = load_recipe(RECIPES / "openflamingo-3b.yaml")
+    with torch.device("meta"):
+        model = DeerModel(make_config())
+    optimiser = make_optimiser(model, recipe.rounds[0].phase, recipe.optimisation)
+    trained = sum(parameter.numel() for group in optimiser.param_groups for parameter in group["params"])
+    assert trained / 1e6 == pytest.approx(millions, abs=0.05)
+
+
+def varied(tiny):
+    """Settings and a configuration with everything that is drawn at random."""
+    return {
+        "settings": tiny.settings(shift_px=(2, 1), brightness=0.2, word_dropout=0.3),
+        "config": tiny.config(head={"lstm_layers": 2, "lstm_dropout": 0.2, "mlp_dropout": 0.3}),
+        "validation": Validation(1, 3, 100),
+        "held_out": [tiny.episode(7, seed=5)],
+    }
+
+
+def train_all(tiny, folder):
+    trainer = tiny.trainer(folder, **varied(tiny))
+    for name, phase in (("joint", Phase(9, 1e-2, 2)), ("heads", Phase(5, 1e-2, heads_only=True))):
+        streams = EpisodeStreams([tiny.episode(10), tiny.episode(12, "b", 1)], 2, 5, np.random.default_rng(len(name)))
+        trainer.run(phase, streams, name)
+    return trainer
+
+
+@pytest.mark.parametrize("stop_at", [4, 9, 11])
+def test_ctrl_c_saves_the_state_and_the_run_goes_on_bit_for_bit(tiny, tmp_path, monkeypatch, stop_at):
+    monkeypatch.setattr(trainer_module, "LOG_EVERY_STEPS", 2)
+    whole = train_all(tiny, tmp_path / "whole")
+    updates = iter(range(1, 100))
+    original = EpisodeStreams.next
+
+    def interrupted(streams):
+        if next(updates) == stop_at:
+            os.kill(os.getpid(), signal.SIGINT)
+        return original(streams)
+
+    monkeypatch.setattr(EpisodeStreams, "next", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train_all(tiny, tmp_path / "stopped")
+    monkeypatch.setattr(EpisodeStreams, "next", original)
+    assert tiny.trainer(tmp_path / "stopped", **varied(tiny)).steps_done == stop_at
+    torch.rand(5)
+    resumed = train_all(tiny, tmp_path / "stopped")
+    assert records(tmp_path / "stopped") == records(tmp_path / "whole")
+    assert not differing(copied(whole.model), resumed.model.state_dict())
+    assert not differing(copied(whole.average), resumed.average.state_dict())
+
+
+def test_a_crash_loses_no_more_than_what_came_after_the_last_save(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(trainer_module, "LOG_EVERY_STEPS", 1)
+    whole = tiny.trainer(tmp_path / "whole")
+    whole.run(Phase(10, 1e-3, 2), tiny.streams(), "first")
+    trainer, streams = tiny.trainer(tmp_path / "crashed"), tiny.streams()
+    updates, save = iter(range(10)), trainer._save
+    monkeypatch.setattr(trainer, "_save_every_s", -1.0)
+    monkeypatch.setattr(trainer, "_save", lambda *given: save(*given) if trainer.steps_done <= 4 else None)
+    monkeypatch.setattr(streams, "next", lambda: tiny_next(streams) if next(updates) < 6 else 1 / 0)
+    tiny_next = EpisodeStreams.next
+    with pytest.raises(ZeroDivisionError):
+        trainer.run(Phase(10, 1e-3, 2), streams, "first")
+    assert len(records(tmp_path / "crashed")) == 6
+    resumed = tiny.trainer(tmp_path / "crashed")
+    assert resumed.steps_done == 4
+    resumed.run(Phase(10, 1e-3, 2), tiny.streams(seed=7), "first")
+    assert records(tmp_path / "crashed") == records(tmp_path / "whole")
+    assert not differing(copied(whole.average), resumed.average.state_dict())
+
+
+def test_a_finished_phase_is_skipped(tiny, tmp_path):
+    tiny.trainer(tmp_path).run(Phase(3, 1e-3, 2), tiny.streams(), "first")
+    again = tiny.trainer(tmp_path)
+    again.run(Phase(3, 1e-3, 2), tiny.streams(), "first")
+    assert again.steps_done == 3
+
+
+def test_a_phase_begins_at_the_averaged_weights_of_the_one_before(tiny, tmp_path, monkeypatch):
+    trainer = tiny.trainer(tmp_path)
+    trainer.run(Phase(5, 1e-2, 0), tiny.streams(), "first")
+    averaged = copied(trainer.average)
+    assert differing(averaged, trainer.model.state_dict())
+    monkeypatch.setattr(trainer, "update", lambda *arguments: {"loss": 0.0, "gradient_norm": 0.0})
+    trainer.run(Phase(1, 1e-2, 0), tiny.streams(), "second")
+    assert not differing(averaged, trainer.model.state_dict())
+
+
+def test_a_damaged_training_state_is_named(tiny, tmp_path):
+    (tmp_path / "trainer.pt").write_bytes(b"nothing of use")
+    with pytest.raises(CheckpointError, match=r"trainer\.pt can't be taken up"):
+        tiny.trainer(tmp_path)
+
+
+def test_a_state_of_several_processes_is_refused_by_one(tiny, tmp_path):
+    tiny.trainer(tmp_path).run(Phase(1, 1e-3), tiny.streams(), "first")
+    content = torch.load(tmp_path / "trainer.pt", weights_only=True)
+    torch.save(content | {"processes": content["processes"] * 3}, tmp_path / "trainer.pt")
+    with pytest.raises(CheckpointError, match="a run of 3 processes"):
+        tiny.trainer(tmp_path)
+
+
+def test_early_stop_ends_a_phase_and_keeps_the_best_averaged_weights(tiny, tmp_path, monkeypatch):
+    measured, seen = iter([3.0, 2.0, 2.5, 2.0, 1.0]), []
+
+    def loss(model, *arguments):
+        seen.append(copied(model))
+        return next(measured)
+
+    monkeypatch.setattr(trainer_module, "held_out_loss", loss)
+    trainer = tiny.trainer(tmp_path, validation=Validation(1, every=3, patience=2), held_out=[tiny.episode(5)])
+    trainer.run(Phase(100, 1e-2, 0), tiny.streams(), "first")
+    assert trainer.steps_done == 12
+    assert not differing(seen[1], trainer.average.state_dict())
+    assert [record.get("validation_loss") for record in records(tmp_path)] == [3.0, 2.0, 2.5, 2.0, None]
+    trainer.run(Phase(2, 1e-2, 0), tiny.streams(), "second")
+    assert trainer.steps_done == 14
+
+
+def test_held_out_loss_is_that_of_the_whole_episodes(tiny):
+    """In windows with the state carried over it is the same as in one piece; and repeats give the same number."""
+    config = tiny.config()
+    torch.manual_seed(0)
+    model, tokenizer = DeerModel(config).eval(), tiny.tokenizer(config)
+    episodes = [tiny.episode(7), tiny.episode(11, seed=3)]
+    # With one exit, no draw depends on how the episode is cut.
+    model.exit_layers = model.exit_layers[-1:]
+    model.auxiliary_heads = model.auxiliary_heads[-1:]
+
+    def measured(window, carry_state=True):
+        settings = tiny.settings(window=window, carry_state=carry_state, precision="float32")
+        return held_out_loss(model, tokenizer, episodes, settings, 3, Processes())
+
+    assert measured(4) == pytest.approx(measured(20), abs=1e-6)
+    assert measured(4) == measured(4)
+    assert measured(4, carry_state=False) != pytest.approx(measured(20), abs=1e-5)
+
+
+def board(folder):
+    """TensorBoard's events: (step, tag, value), or (step, 'start', None) where what came later is void."""
+    from tensorboardX.proto.event_pb2 import Event, SessionLog
+
+    found = []
+    for path in sorted((folder / "tensorboard").glob("*tfevents*"), key=lambda path: path.stat().st_mtime_ns):
+        data = path.read_bytes()
+        while data:
+            (length,) = struct.unpack("<Q", data[:8])
+            event = Event.FromString(data[12 : 12 + length])
+            data = data[16 + length :]
+            if event.session_log.status == SessionLog.START:
+                found.append((event.step, "start", None))
+            found += [(event.step, value.tag, value.simple_value) for value in event.summary.value]
+    return found
+
+
+def test_log_holds_what_happened_for_people_and_for_tensorboard(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(trainer_module, "LOG_EVERY_STEPS", 2)
+    trainer = tiny.trainer(tmp_path)
+    trainer.run(Phase(4, 1e-3, 0, schedule="constant"), tiny.streams(), "first")
+    first, last = records(tmp_path)
+    assert (first["step"], last["step"], last["total_steps"]) == (2, 4, 4)
+    assert set(last["losses"]) == {"uniform", "segments", *(f"auxiliary_{k}" for k in range(2))}
+    assert last["loss"] == pytest.approx(sum(last["losses"].values()), rel=1e-5)
+    assert last["learning_rate"] == 1e-3
+    assert last["gradient_norm"] > 0.0
+    events = {(step, tag): value for step, tag, value in board(tmp_path)}
+    assert events[4, "loss"] == pytest.approx(last["loss"])
+    assert events[2, "losses/uniform"] == pytest.approx(first["losses"]["uniform"])
+    assert events[4, "updates_per_s"] > 0.0
+
+
+def test_log_drops_what_a_killed_run_has_written_after_its_last_save(tmp_path):
+    with TrainingLog(tmp_path, 0, "joint") as log:
+        for step in (10, 20, 30):
+            log.write({"total_steps": step, "loss": float(step)})
+    with open(tmp_path / "log.jsonl", "a") as file:
+        file.write('{"total_steps": 40, "lo')
+    with TrainingLog(tmp_path, 20, "joint.again") as log:
+        log.write({"total_steps": 30, "loss": 3.0})
+    assert [record["loss"] for record in records(tmp_path)] == [10.0, 20.0, 3.0]
+    assert (21, "start", None) in board(tmp_path)
+
+
+def test_interruptions_are_noted_only_within_the_block():
+    with noted_interruption() as interrupted:
+        assert not interrupted()
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert interrupted()
+    with pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+def fixed_batches(tiny):
+    """Two batches of four streams; the halves have different numbers of real steps."""
+    config = tiny.config()
+    drawer = BatchDrawer(tiny.tokenizer(config), tiny.settings(), len(config.language.exit_layers), (3,))
+    episodes = [tiny.episode(7, seed=4), tiny.episode(9, "b", 6)]
+    streams = EpisodeStreams(episodes, 4, 5, np.random.default_rng(1))
+    return [drawer.draw(streams.next()) for _ in range(2)]
+
+
+def part_of_batch(batch, rows):
+    tensors = {name: getattr(batch, name)[rows] for name in Batch.__dataclass_fields__ if name != "exits"}
+    return Batch(**tensors, exits={name: exits[rows] for name, exits in batch.exits.items()})
+
+
+def two_updates(tiny, folder, processes, rows, initial=0):
+    trainer = tiny.trainer(folder, tiny.settings(precision="float32"), initial=initial, processes=processes)
+    optimiser = make_optimiser(trainer.model, Phase(2, 1e-3), tiny.settings())
+    found = [trainer.update(part_of_batch(batch, rows), optimiser) for batch in fixed_batches(tiny)]
+    return {"model": trainer.model.state_dict(), "average": trainer.average.state_dict(), "found": found}
+
+
+def one_of_two(tiny, folder, rank):
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+    rows = slice(2 * rank, 2 * rank + 2)
+    # The second process begins with other weights; the first one's count.
+    result = two_updates(tiny, folder / str(rank), Processes(rank, 2), rows, initial=rank)
+    torch.save(result, folder / f"{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+def test_two_processes_do_what_one_does_on_the_joined_batch(tiny, tmp_path):
+    weights = [float(batch.weight[:2].sum() - batch.weight[2:].sum()) for batch in fixed_batches(tiny)]
+    assert any(weights), "both halves count the same; the test would not see a mean of means"
+    single = two_updates(tiny, tmp_path / "single", Processes(), slice(0, 4))
+    fork = multiprocessing.get_context("fork")
+    children = [fork.Process(target=one_of_two, args=(tiny, tmp_path, rank)) for rank in range(2)]
+    for child in children:
+        child.start()
+    for child in children:
+        child.join(timeout=300)
+    assert [child.exitcode for child in children] == [0, 0]
+    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
+    for part in ("model", "average"):
+        assert not differing(first[part], second[part])
+        for name, value in single[part].items():
+            torch.testing.assert_close(first[part][name], value, rtol=0.0, atol=1e-6)
+    for ours, theirs, expected in zip(first["found"], second["found"], single["found"], strict=True):
+        assert {name: ours[name] + theirs[name] for name in ours} == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_batch_that_can_not_be_shared_is_refused():
+    assert Processes(0, 4).share(12) == 3
+    with pytest.raises(ConfigError, match="a batch of 10 can't be shared by 4 processes"):
+        Processes(0, 4).share(10)
+
+
+def test_calibration_has_a_value_for_each_exit_and_step(tiny):
+    config = tiny.config()
+    torch.manual_seed(0)
+    model = DeerModel(config).eval()
+    found = calibrate(model, tiny.tokenizer(config), [tiny.episode(6), tiny.episode(9)], 3, {"episodes": 2})
+    assert found.values.shape == (len(config.language.exit_layers), 15)
+    assert (found.values > 0).all()
+    assert math.isfinite(float(found.values.sum()))
+    assert found.source == {"episodes": 2}

@@ -1,0 +1,146 @@
+"""`deer train` from end to end on a tiny policy and episodes made up beforehand, so that no simulator runs."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from deer_policies.training.episodes import Episode, save_episode
+from deer_ros.cli.main import main
+from deer_ros.cli.training_data import plan_round
+
+TASKS = ("open_drawer", "turn_on_led")
+RECIPE = {
+    "name": "tiny",
+    "seed": 3,
+    "preset": "deer-nano",
+    "scenes": ["D"],
+    "tasks": list(TASKS),
+    "policy": {
+        "preprocess": {"image_size": 32},
+        "vision": {"image_size": 32, "stem_channels": [8, 8, 8, 16], "dim": 16, "heads": 2},
+        "resampler": {"latents": 2, "layers": 1, "heads": 2, "head_dim": 8},
+        "language": {"dim": 16, "heads": 2, "layers": 4, "cross_attention_heads": 2, "cross_attention_head_dim": 8},
+        "head": {"lstm_hidden": 16, "mlp_dims": [16], "mlp_dropout": 0.2},
+    },
+    "rounds": [{"episodes_per_task": 2, "expert_acts": True, "phase": {"steps": 55, "learning_rate": 1.0e-3}}],
+    "heads": {"steps": 5, "learning_rate": 1.0e-3},
+    "optimisation": {"batch": 4, "window": 5},
+    "validation": {"episodes_per_task": 1, "every": 20, "patience": 9},
+    "calibration_episodes_per_task": 1,
+}
+
+
+def prepared(folder: Path, **changes: object) -> list[str]:
+    """Writes recipe and episodes; returns the command's arguments."""
+    folder.mkdir()
+    (folder / "recipe.yaml").write_text(yaml.safe_dump({**RECIPE, **changes}))
+    rng = np.random.default_rng(0)
+    for name, count in (("round-0", 2), ("validation", 1), ("calibration", 1)):
+        for plan in plan_round(folder / "work/tiny/episodes" / name, ("D",), TASKS, count, 0):
+            steps = int(rng.integers(8, 14))
+            images = rng.integers(0, 256, (steps, 2, 3, 32, 32), dtype=np.uint8)
+            labels = rng.uniform(-1.0, 1.0, (steps, 7)).astype(np.float32)
+            robot = rng.normal(size=(steps, 15)).astype(np.float32)
+            save_episode(plan.path, Episode(images, robot, labels, plan.task, ("words",)))
+    places = ["--out", str(folder / "out.safetensors"), "--work", str(folder / "work")]
+    return ["train", str(folder / "recipe.yaml"), *places, "--threads", "1", "--device", "cpu", "--save-every-s", "0"]
+
+
+def command(arguments: list[str], processes: int = 1) -> list[str]:
+    parallel = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
+    return [sys.executable, *(parallel if processes > 1 else []), "-m", "deer_ros.cli.main", *arguments]
+
+
+def environment() -> dict[str, str]:
+    return os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+
+
+def saved_step(folder: Path) -> int:
+    path = folder / "work/tiny/trainer.pt"
+    return torch.load(path, weights_only=True)["steps_done"] if path.exists() else 0
+
+
+def interrupt(arguments: list[str], folder: Path, number: signal.Signals, processes: int = 1) -> None:
+    """Runs the command until some updates are saved, then sends the signal."""
+    process = subprocess.Popen(command(arguments, processes), env=environment(), stderr=subprocess.DEVNULL)
+    try:
+        limit = time.monotonic() + 300.0
+        while saved_step(folder) < 5 and time.monotonic() < limit:
+            assert process.poll() is None, "the run ended before it could be stopped"
+            time.sleep(0.01)
+    finally:
+        process.send_signal(number)
+        process.wait(timeout=120)
+    assert 5 <= saved_step(folder) < 55
+
+
+def losses(folder: Path) -> list[object]:
+    lines = [yaml.safe_load(line) for line in (folder / "work/tiny/log.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in line.items() if key not in ("time_s", "updates_per_s")} for line in lines]
+
+
+def assert_same_run(first: Path, second: Path) -> None:
+    assert losses(first) == losses(second)
+    ours, theirs = (load_file(folder / "out.safetensors") for folder in (first, second))
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that nothing interrupted."""
+    folder = tmp_path_factory.mktemp("train") / "whole"
+    subprocess.run(command(prepared(folder)), env=environment(), check=True, timeout=600)
+    return folder
+
+
+def test_a_killed_run_goes_on_bit_for_bit(whole: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "killed"
+    arguments = prepared(folder)
+    interrupt(arguments, folder, signal.SIGKILL)
+    subprocess.run(command(arguments), env=environment(), check=True, timeout=600)
+    assert_same_run(whole, folder)
+
+
+@pytest.mark.slow
+def test_torchrun_trains_stops_on_ctrl_c_and_goes_on_bit_for_bit(tmp_path: Path) -> None:
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    subprocess.run(command(prepared(whole), 2), env=environment(), check=True, timeout=600)
+    arguments = prepared(stopped)
+    interrupt(arguments, stopped, signal.SIGINT, processes=2)
+    subprocess.run(command(arguments, 2), env=environment(), check=True, timeout=600)
+    assert_same_run(whole, stopped)
+
+
+def test_training_starts_from_given_weights(whole: Path, tmp_path: Path) -> None:
+    start = whole / "out.safetensors"
+    arguments = prepared(
+        tmp_path / "more",
+        weights=str(start),
+        rounds=[{"episodes_per_task": 2, "expert_acts": True, "phase": {"steps": 1, "learning_rate": 1.0e-9}}],
+        heads={"steps": 1, "learning_rate": 1.0e-9},
+        optimisation={"batch": 4, "window": 5, "ema_decay": 0.0},
+    )
+    assert main(arguments) == 0
+    before, after = load_file(start), load_file(tmp_path / "more/out.safetensors")
+    assert all(torch.allclose(before[name], after[name], atol=1e-6) for name in before if name.count("."))
+
+
+def test_weights_that_do_not_fit_the_recipe_are_refused(
+    whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    changed = {**RECIPE["policy"], "resampler": {"latents": 3, "layers": 1, "heads": 2, "head_dim": 8}}  # type: ignore[dict-item]
+    arguments = prepared(tmp_path / "other", weights=str(whole / "out.safetensors"), policy=changed)
+    assert main(arguments) == 2
+    assert "the recipe's preset and policy say ResamplerConfig(latents=3" in capsys.readouterr().err
