@@ -31,7 +31,7 @@ setup(
     ],
     install_requires=["numpy", "pyyaml"],
     extras_require={
-        "policy": ["torch", "safetensors", "tokenizers", "huggingface-hub"],
+        "policy": ["torch", "safetensors", "tokenizers", "pillow", "huggingface-hub"],
         "train": ["tensorboardX"],
         "sim": ["pybullet", "gymnasium", "pillow", "av", "scipy"],
         "cli": ["rich", "jinja2"],

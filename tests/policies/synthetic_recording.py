@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from deer_policies.deer.config import CLIP_MEAN, CLIP_STD
 from tests.policies.official_formulas import Layout, OfficialFormulas, random_weights
 
-STEPS, WINDOW, STAGE = 6, 6, 3
+STEPS, WINDOW, STAGE = 5, 6, 2
 TEXTS = ("open the drawer", "push the left door", "open door")
 
 

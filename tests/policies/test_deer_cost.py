@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+import weakref
 
 import pytest
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from deer_policies.deer.backbone import DeerModel
@@ -67,6 +70,45 @@ def test_a_pass_at_the_official_sizes_costs_what_the_table_says(config):
 
         counted = counted_gmac(step)
     assert counted == pytest.approx(cost_table(config, 13).exits[-1].total_gmac, rel=1e-3)
+
+
+class LiveTensors(TorchDispatchMode):
+    """Counts the bytes of all tensors that operations have made and that still live."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.live = self.peak = 0
+        self._counted: set[int] = set()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        made = function(*args, **(kwargs or {}))
+        given = {tensor.untyped_storage()._cdata for tensor in tree_leaves(args) if isinstance(tensor, torch.Tensor)}
+        for tensor in tree_leaves(made):
+            storage = tensor.untyped_storage() if isinstance(tensor, torch.Tensor) else None
+            if storage is None or storage._cdata in self._counted | given:
+                continue
+            self._counted.add(storage._cdata)
+            self.live += storage.nbytes()
+            weakref.finalize(storage, self._died, storage._cdata, storage.nbytes())
+            self.peak = max(self.peak, self.live)
+        return made
+
+    def _died(self, key: int, size: int) -> None:
+        self._counted.discard(key)
+        self.live -= size
+
+
+@pytest.mark.parametrize(
+    ("config", "device"), [(deer_nano(), "cpu"), (openflamingo_3b(), "meta"), (openflamingo_9b(), "meta")]
+)
+def test_activations_are_what_lives_at_the_worst_moment(config, device):
+    with torch.device(device):
+        model = DeerModel(config, auxiliary_heads=False).eval()
+        images = torch.zeros(1, 2, 3, config.vision.image_size, config.vision.image_size, dtype=torch.uint8)
+        ids, mask = torch.zeros(1, 13, dtype=torch.int64), torch.ones(1, 13, dtype=torch.bool)
+        with torch.no_grad(), LiveTensors() as tensors:
+            list(model.exit_features(model.text(ids, mask), model.media(images)))
+    assert tensors.peak == pytest.approx(CostModel(config).activations(13) * 4, rel=0.01)
 
 
 def test_parts_add_up_and_deeper_exits_cost_more():

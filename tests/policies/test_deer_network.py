@@ -108,7 +108,7 @@ def test_features_do_not_depend_on_the_padding(model, clips):
         both = model.features(images, ids, mask)[:, 1]
         alone = model.features(images[1:], ids[1:, :5], mask[1:, :5])[:, 0]
         torch.testing.assert_close(both, alone, rtol=0, atol=1e-5)
-        official = DeerModel.from_weights(changed(model.config, {"pool_padding": True}), model.state_dict())
+        official = DeerModel.from_weights(changed(model.config, {"compatibility": "official"}), model.state_dict())
         padded = official.eval().features(images, ids, mask)[:, 1]
     assert (padded - alone).abs().max() > 1e-2
 

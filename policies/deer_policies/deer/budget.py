@@ -100,23 +100,31 @@ class CostModel:
         return sum(parameter.numel() for parameter in model.parameters())
 
     def activations(self, tokens: int | None = None) -> int:
-        """Numbers alive at the worst moment of a step: an estimate from the largest layer of each part.
+        """Numbers alive at the worst moment of a step, from the largest layer of each part, with fused attention.
 
-        `tokens` is the length of the text and defaults to the longest that the policy takes. A transformer block holds
-        its input, a normalised copy and two hidden layers of the feed-forward network at once; a convolution its input
-        and output.
+        A transformer block holds the residual stream before and after attention, queries, keys, values and what was
+        attended, and two layers of the feed-forward network, three with 'quick_gelu'. A convolution holds its input and
+        output. The images live until the vision encoder is done.
+
+        Args:
+            tokens: length of the text; None for the longest that the policy takes.
         """
-        config = self.config
-        vision, language, views = config.vision, config.language, config.views
-        tokens = vision.tokens + int(vision.class_token)
-        pixels = views * 3 * vision.image_size**2
+        vision, resampler, language, views = (
+            self.config.vision, self.config.resampler, self.config.language, self.config.views
+        )  # fmt: skip
+        patches = vision.tokens + int(vision.class_token)
+        pixels = 3 * vision.image_size**2
+        stem = 0
         if vision.stem == "conv":
-            pixels += 2 * views * vision.stem_channels[0] * ((vision.image_size + 1) // 2) ** 2
-        vision_block = views * tokens * vision.dim * (2 + 2 * vision.mlp_ratio)
-        inner = config.resampler.heads * config.resampler.head_dim
-        resampler = views * (tokens + config.resampler.latents) * (2 * vision.dim + 2 * inner)
-        text = (tokens or language.max_tokens) * language.dim * (2 + 2 * language.mlp_ratio)
-        return max(pixels, vision_block, resampler, text)
+            stem = 2 * vision.stem_channels[0] * ((vision.image_size + 1) // 2) ** 2
+        wide = vision.mlp_ratio * (3 if vision.activation == "quick_gelu" else 2)
+        seen = pixels + max(stem, patches * vision.dim * (6 + wide))
+        inner = resampler.heads * resampler.head_dim
+        resampled = (patches + resampler.latents) * (2 * vision.dim + 2 * inner)
+        cross = 2 * language.cross_attention_heads * language.cross_attention_head_dim
+        read = views * resampler.latents * (vision.dim + cross)
+        text = (tokens or language.max_tokens) * language.dim * (8 + 2 * language.mlp_ratio)
+        return max(views * seen, views * resampled, read + text)
 
     def memory_gib(self, exit_index: int, bytes_per_number: int = 4) -> float:
         """Weights and activations of a policy that goes up to an exit; libraries and their workspaces come on top."""

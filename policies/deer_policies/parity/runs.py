@@ -20,11 +20,15 @@ def exit_layers(recording: Recording, found: Comparison) -> None:
     found.same("exit_ids", recording.exit_layers, recording.array("exit_ids"))
 
 
+def _always(rule: ExitRule) -> Callable[[int, list[int]], ExitRule]:
+    return lambda step, taken: rule
+
+
 def static_exits(recording: Recording, found: Comparison) -> None:
     """Each exit taken at every step."""
     for layer in recording.below("static"):
         rule = ThresholdRule.fixed(recording.exit_at(layer))
-        _rollout(recording, found, f"static/{layer}", lambda step, taken, rule=rule: rule)
+        _rollout(recording, found, f"static/{layer}", _always(rule))
 
 
 def mixed_exits(recording: Recording, found: Comparison) -> None:
@@ -58,7 +62,7 @@ def limited_layers(recording: Recording, found: Comparison) -> None:
     """Thresholds with only so many layers allowed (max_layer)."""
     for match in recording.top(r"dyn_max(\d+)"):
         rule = _threshold_rule(recording).limited(len(exits_within(recording, int(match[1]))))
-        _rollout(recording, found, match[0], lambda step, taken, rule=rule: rule)
+        _rollout(recording, found, match[0], _always(rule))
 
 
 def auxiliary_heads(recording: Recording, found: Comparison) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+from torch import nn
 
-from deer_policies.deer.action_head import ActionHead
 from deer_policies.deer.thresholds import action_values, exit_shares, solve_thresholds
 from deer_policies.parity.comparison import Comparison
 from deer_policies.parity.recording import Recording
@@ -101,7 +101,7 @@ def _head_outputs(recording: Recording) -> dict[str, tuple[torch.Tensor, torch.T
     in_first = torch.arange(window) < recording.setting("train_eval_mode/prev_len")
     drawn = torch.where(in_first, segments[:, :1], segments[:, 1:])
     auxiliary = list(model.auxiliary_heads)
-    heads: dict[str, tuple[ActionHead, torch.Tensor]] = {
+    heads: dict[str, tuple[nn.Module, torch.Tensor]] = {
         **{f"aux/{k}": (head, exits[k]) for k, head in enumerate(auxiliary[:-1])},
         "last": (auxiliary[-1], last),
         "extra_uniform": (model.head, gather_exits(exits, uniform)),
