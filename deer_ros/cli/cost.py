@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -54,7 +53,7 @@ def config_of(policy: str) -> DeerConfig:
         if policy in PRESETS:
             return preset(policy)
         raise CheckpointError(f"{error}; or a preset: {', '.join(PRESETS)}") from error
-    return read_config(Path(path))
+    return read_config(path)
 
 
 def print_table(table: CostTable) -> None:
