@@ -28,7 +28,19 @@ ALLOWED: dict[str, tuple[str, ...]] = {
 """What the modules under each prefix may import of this project; the longest prefix that fits counts."""
 ROS_FREE = ("deer_policies", "deer_sim", "deer_ros.control")
 ROS_MODULES = ("rclpy", "rcl_interfaces", "deer_msgs", "std_msgs", "sensor_msgs", "geometry_msgs", "builtin_interfaces")
-HEAVY = ("torch", "pybullet", "rclpy", "av", "PIL", "jinja2", "rich", "scipy", "tokenizers", "safetensors", "tensorboardX")
+HEAVY = (
+    "torch",
+    "pybullet",
+    "rclpy",
+    "av",
+    "PIL",
+    "jinja2",
+    "rich",
+    "scipy",
+    "tokenizers",
+    "safetensors",
+    "tensorboardX",
+)
 """Not Gymnasium: whoever imports deer_sim finds its environments registered there."""
 BANNED_NAMES = {"utils", "util", "helpers", "helper", "common", "misc", "manager"}
 MAX_LINES = 400
