@@ -29,18 +29,8 @@ ALLOWED: dict[str, tuple[str, ...]] = {
 ROS_FREE = ("deer_policies", "deer_sim", "deer_ros.control")
 ROS_MODULES = ("rclpy", "rcl_interfaces", "deer_msgs", "std_msgs", "sensor_msgs", "geometry_msgs", "builtin_interfaces")
 HEAVY = (
-    "torch",
-    "pybullet",
-    "rclpy",
-    "av",
-    "PIL",
-    "jinja2",
-    "rich",
-    "scipy",
-    "tokenizers",
-    "safetensors",
-    "tensorboardX",
-)
+    "torch", "pybullet", "rclpy", "av", "PIL", "jinja2", "rich", "scipy", "tokenizers", "safetensors", "tensorboardX",
+)  # fmt: skip
 """Not Gymnasium: whoever imports deer_sim finds its environments registered there."""
 BANNED_NAMES = {"utils", "util", "helpers", "helper", "common", "misc", "manager"}
 MAX_LINES = 400

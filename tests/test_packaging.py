@@ -93,7 +93,7 @@ def test_every_data_file_is_installed(setup_arguments: dict[str, Any]) -> None:
     "path",
     [
         "policies/deer_policies/checkpoints/deer-nano.safetensors",
-        "sim/deer_sim/instructions.yaml",
+        "sim/deer_sim/wordings/training.yaml",
         "deer_ros/templates/report.html.j2",
         "deer_ros/config/simulation.yaml",
         "deer_ros/config/arm.yaml",

@@ -13,13 +13,14 @@ import torch
 from deer_policies.deer.action_head import encoded_proprioception
 from deer_policies.deer.backbone import DeerModel
 from deer_policies.deer.checkpoint import Checkpoint, load, save
-from deer_policies.deer.config import changed
+from deer_policies.deer.config import DeerConfig, changed
 from deer_policies.deer.presets import preset
 from deer_policies.deer.tokenizer import Tokenizer
 from deer_policies.errors import ConfigError
 from deer_policies.interfaces import Budget
 from deer_policies.training.calibration import calibrate
 from deer_policies.training.episodes import Episode, EpisodeStreams, load_episode
+from deer_policies.training.language_pretraining import pretrain_language
 from deer_policies.training.parallel import Processes
 from deer_policies.training.recipe import Recipe, Round
 from deer_policies.training.trainer import Trainer
@@ -97,21 +98,16 @@ class TrainingRun:
         return self._folder / f"{name}.safetensors"
 
     def _trainer(self, episodes: list[Episode]) -> Trainer:
-        """A model whose robot state is normalised by the first round's data."""
+        """Trains a model whose robot state is normalised by the first round's data."""
         recipe = self._recipe
         robot = encoded_proprioception(torch.from_numpy(np.concatenate([part.proprioception for part in episodes])))
         config = self._config.with_proprioception_statistics(robot.mean(0), robot.std(0).clamp(min=SMALLEST_STD))
-        torch.manual_seed(recipe.seed)
-        model = DeerModel(config)
-        if self._start is not None:
-            self._take_weights(model, self._start.model)
-            self._start = None
         held_out: list[Episode] = []
         if recipe.validation is not None:
             count, seed = recipe.validation.episodes_per_task, recipe.seed * 100 + VALIDATION_SEED
             held_out = self._episodes(VALIDATION, count, seed, None, "training")
         return Trainer(
-            model,
+            self._initial_model(config),
             self._tokenizer,
             recipe.optimisation,
             self._folder,
@@ -121,6 +117,28 @@ class TrainingRun:
             held_out,
             self._save_every_s,
         )
+
+    def _initial_model(self, config: DeerConfig) -> DeerModel:
+        """Random weights; the recipe may name others, or have the language layers trained on wordings first.
+
+        The trainer gives those of the first process to all.
+        """
+        torch.manual_seed(self._recipe.seed)
+        model = DeerModel(config)
+        if self._start is not None:
+            self._take_weights(model, self._start.model)
+            self._start = None
+        if self._recipe.language is None or not self._processes.first:
+            return model
+        path = self._policy_of("language")
+        if path.exists():
+            return load(path, auxiliary_heads=True).model
+        wordings = {task: instructions.training(task) for task in TASKS}
+        classifier = pretrain_language(model, self._tokenizer, wordings, self._recipe.language, self._recipe.seed)
+        held_out = classifier.accuracy({task: instructions.validation(task) for task in TASKS})
+        logger.info("language: %.1f %% of the validation wordings are told apart", 100 * held_out)
+        save(path, Checkpoint(model, self._tokenizer), auxiliary_heads=True)
+        return model
 
     def _take_weights(self, model: DeerModel, start: DeerModel) -> None:
         """Takes over all that the start has; auxiliary heads, which a checkpoint need not hold, begin at random."""

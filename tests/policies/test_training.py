@@ -1,4 +1,4 @@
-"""What training is made of: losses, exit sampling, augmentation, episode streams, recipes."""
+"""What training is made of: losses, exit sampling, augmentation, episode streams, language phase, recipes."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -7,12 +7,15 @@ import numpy as np
 import pytest
 import torch
 
+from deer_policies.deer.backbone import DeerModel
+from deer_policies.deer.tokenizer import Tokenizer
 from deer_policies.errors import ConfigError
 from deer_policies.training.augmentation import jitter_clips, shift_clips
 from deer_policies.training.episodes import EpisodeStreams, load_episode, save_episode
 from deer_policies.training.exit_sampling import gather_exits, segment_exits, uniform_exits
+from deer_policies.training.language_pretraining import pretrain_language
 from deer_policies.training.losses import action_loss
-from deer_policies.training.recipe import Optimisation, load_recipe
+from deer_policies.training.recipe import LanguagePhase, Optimisation, load_recipe
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
 
@@ -160,6 +163,7 @@ def test_committed_recipes_can_be_read(path):
         ("optimisation: {decayed: gates}", "'gates'; allowed are all, cross_attention"),
         ("optimisation: {precision: int8}", "'int8'; allowed are bfloat16, float32"),
         ("validation: {episodes_per_task: 1, every: 10, patience: 0}", "at least 1"),
+        ("weights: other.safetensors", "both weights and a language phase"),
         ("validation: {often: true}", r"validation has unknown settings \['often'\]"),
         ("rounds: [{phase: {stepz: 3}}]", r"rounds\[0\]\.phase has unknown settings \['stepz'\]"),
     ],
@@ -181,3 +185,26 @@ def test_a_mistake_in_a_recipe_is_named(tmp_path, change, message):
 def test_optimisation_refuses_an_impossible_average():
     with pytest.raises(ConfigError, match="ema_decay"):
         replace(Optimisation(), ema_decay=1.0)
+
+
+def test_language_pretraining_tells_tasks_apart_and_leaves_the_rest_alone(tiny):
+    config = tiny.config()
+    torch.manual_seed(0)
+    model = DeerModel(config)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    wordings = {"open_drawer": ["open the drawer", "drawer open"], "close_drawer": ["close the drawer", "drawer close"]}
+    corpus = [text for texts in wordings.values() for text in texts]
+    tokenizer = Tokenizer.train(corpus, config.language.vocabulary, config.language.max_tokens)
+    classifier = pretrain_language(model, tokenizer, wordings, LanguagePhase(60, 3e-3, batch=8), seed=1)
+    assert classifier.accuracy(wordings) == 1.0
+    swapped = {"open_drawer": wordings["close_drawer"], "close_drawer": wordings["open_drawer"]}
+    assert classifier.accuracy(swapped) == 0.0
+    changed_parts = {
+        name.split(".")[0] for name, tensor in model.state_dict().items() if not tensor.equal(before[name])
+    }
+    assert changed_parts == {"embedding", "layers"}
+
+
+def test_language_phase_is_checked():
+    with pytest.raises(ConfigError, match="steps >= 1"):
+        LanguagePhase(0)

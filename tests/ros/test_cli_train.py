@@ -80,7 +80,7 @@ def running(pid: int) -> bool:
 
 
 def interrupt(arguments: list[str], folder: Path, number: signal.Signals, processes: int = 1) -> None:
-    """Runs the command until some updates are saved, sends the signal, and waits until all that it has started is gone."""
+    """Runs the command until some updates are saved, sends the signal, and waits until all that it started is gone."""
     process = subprocess.Popen(command(arguments, processes), env=environment(), stderr=subprocess.DEVNULL)
     children: list[int] = []
     try:

@@ -43,6 +43,25 @@ class Phase:
 
 
 @dataclass(frozen=True)
+class LanguagePhase:
+    """Training of the language layers alone, to tell tasks apart by their wordings; see `language_pretraining`.
+
+    Attributes:
+        steps: optimiser steps.
+        learning_rate: peak rate of AdamW.
+        batch: wordings in one update.
+    """
+
+    steps: int
+    learning_rate: float = 1e-3
+    batch: int = 128
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.learning_rate <= 0 or self.batch < 1:
+            raise ConfigError(f"a language phase needs steps >= 1, learning_rate > 0, batch >= 1; got {self}")
+
+
+@dataclass(frozen=True)
 class Round:
     """New episodes, then a phase of training on all that there are.
 
@@ -138,6 +157,7 @@ class Recipe:
         scenes, tasks: where and what is demonstrated.
         rounds: data and training, in order.
         heads: the last phase, on the heads alone.
+        language: training of the language layers before the first round; None for a pretrained language model.
         optimisation: see `Optimisation`.
         validation: see `Validation`; None trains every phase to its end.
         calibration_episodes_per_task: episodes for the exit thresholds, kept apart from training.
@@ -151,6 +171,7 @@ class Recipe:
     tasks: tuple[str, ...]
     rounds: tuple[Round, ...]
     heads: Phase
+    language: LanguagePhase | None = None
     optimisation: Optimisation = field(default_factory=Optimisation)
     policy: dict[str, Any] = field(default_factory=dict)
     weights: str | None = None
@@ -161,6 +182,8 @@ class Recipe:
     def __post_init__(self) -> None:
         if not self.rounds or not self.rounds[0].expert_acts:
             raise ConfigError("a recipe needs rounds, the first with expert_acts: true; nobody else can act yet")
+        if self.weights is not None and self.language is not None:
+            raise ConfigError("a recipe names both weights and a language phase; start from the one or the other")
         if not self.scenes or not self.tasks:
             raise ConfigError(f"scenes are {self.scenes} and tasks {self.tasks}; name at least one of each")
 
@@ -204,6 +227,8 @@ def load_recipe(path: Path) -> Recipe:
         rounds.append(_build(Round, entry, where))
     values["rounds"] = tuple(rounds)
     values["heads"] = _build(Phase, dict(values.get("heads", {}), heads_only=True), f"{path}: heads")
+    if values.get("language") is not None:
+        values["language"] = _build(LanguagePhase, values["language"], f"{path}: language")
     optimisation = dict(values.get("optimisation", {}))
     for name in ("samplings", "shift_px", "frozen"):
         if name in optimisation:

@@ -107,6 +107,7 @@ def flip_switch(view: View, scene: Scene, up: bool) -> Goal:
     along = float(offset @ retreat)
     across = float(offset @ np.cross(np.array([1.0, 0.0, 0.0]), retreat))
     inside = ramp(-along, -0.02, -0.005)
-    error = math.hypot(offset[0], outside(across, -0.035 * inside, 0.035 * inside)) + misaligned(view, euler)
-    goal = approach(view, end, euler, retreat, 0.13, error, inner=0.012, outer=0.05)
+    slack = 0.008 + 0.027 * inside
+    error = math.hypot(outside(offset[0], -0.02, 0.02), outside(across, -slack, slack)) + misaligned(view, euler)
+    goal = approach(view, end, euler, retreat, 0.13, error, inner=0.012, outer=0.06)
     return _shifted(goal, sign * _PUSH_M * inside * (1.0 - ramp(error, 0.01, 0.03)) * _SWITCH_AXIS)
