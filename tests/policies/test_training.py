@@ -1,4 +1,4 @@
-"""What training is made of: losses, exit sampling, augmentation, episode streams, recipes."""
+"""What training is made of: losses, exit sampling, augmentation, episode streams, language phase, recipes."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -163,6 +163,7 @@ def test_committed_recipes_can_be_read(path):
         ("optimisation: {decayed: gates}", "'gates'; allowed are all, cross_attention"),
         ("optimisation: {precision: int8}", "'int8'; allowed are bfloat16, float32"),
         ("validation: {episodes_per_task: 1, every: 10, patience: 0}", "at least 1"),
+        ("weights: other.safetensors", "both weights and a language phase"),
         ("validation: {often: true}", r"validation has unknown settings \['often'\]"),
         ("rounds: [{phase: {stepz: 3}}]", r"rounds\[0\]\.phase has unknown settings \['stepz'\]"),
     ],

@@ -71,17 +71,36 @@ def saved_step(folder: Path) -> int:
     return torch.load(path, weights_only=True)["steps_done"] if path.exists() else 0
 
 
+def running(pid: int) -> bool:
+    """Whether a process runs; one that only waits to be collected by its parent does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
 def interrupt(arguments: list[str], folder: Path, number: signal.Signals, processes: int = 1) -> None:
-    """Runs the command until some updates are saved, then sends the signal."""
+    """Runs the command until some updates are saved, sends the signal, and waits until all that it started is gone."""
     process = subprocess.Popen(command(arguments, processes), env=environment(), stderr=subprocess.DEVNULL)
+    children: list[int] = []
     try:
         limit = time.monotonic() + 300.0
         while saved_step(folder) < 5 and time.monotonic() < limit:
             assert process.poll() is None, "the run ended before it could be stopped"
             time.sleep(0.01)
-    finally:
+        listed = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
+        children = [int(pid) for pid in listed.split()]
         process.send_signal(number)
-        process.wait(timeout=120)
+        limit = time.monotonic() + 120.0
+        while (process.poll() is None or any(map(running, children))) and time.monotonic() < limit:
+            time.sleep(0.05)
+        assert process.poll() is not None
+        assert not any(map(running, children))
+    finally:
+        process.kill()
+        process.wait()
+        for pid in filter(running, children):
+            os.kill(pid, signal.SIGKILL)
     assert 5 <= saved_step(folder) < 55
 
 
@@ -113,14 +132,24 @@ def test_a_killed_run_goes_on_bit_for_bit(whole: Path, tmp_path: Path) -> None:
     assert_same_run(whole, folder)
 
 
+@pytest.fixture(scope="module")
+def whole_of_two(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of two processes that nothing interrupted."""
+    folder = tmp_path_factory.mktemp("train") / "whole"
+    subprocess.run(command(prepared(folder), 2), env=environment(), check=True, timeout=600)
+    return folder
+
+
 @pytest.mark.slow
-def test_torchrun_trains_stops_on_ctrl_c_and_goes_on_bit_for_bit(tmp_path: Path) -> None:
-    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
-    subprocess.run(command(prepared(whole), 2), env=environment(), check=True, timeout=600)
-    arguments = prepared(stopped)
-    interrupt(arguments, stopped, signal.SIGINT, processes=2)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=["ctrl-c", "killed"])
+def test_torchrun_leaves_nothing_behind_and_goes_on_bit_for_bit(
+    whole_of_two: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    folder = tmp_path / "stopped"
+    arguments = prepared(folder)
+    interrupt(arguments, folder, number, processes=2)
     subprocess.run(command(arguments, 2), env=environment(), check=True, timeout=600)
-    assert_same_run(whole, stopped)
+    assert_same_run(whole_of_two, folder)
 
 
 def test_training_starts_from_given_weights(whole: Path, tmp_path: Path) -> None:
