@@ -33,7 +33,7 @@ setup(
     extras_require={
         "policy": ["torch", "safetensors", "tokenizers"],
         "sim": ["pybullet", "gymnasium", "pillow", "av", "scipy"],
-        "cli": ["rich", "jinja2"],
+        "cli": ["rich", "jinja2", "optuna"],
         "ros": [
             "ros-rclpy[fastrtps]",
             "ros-builtin-interfaces",

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from deer_policies.errors import DeerError
 
-COMMANDS = ("demo", "up", "doctor", "collect", "train", "eval", "compare")
+COMMANDS = ("demo", "up", "doctor", "collect", "train", "calibrate", "tune", "eval", "compare")
 """Subcommands in the order of `deer --help`; each is the module `deer_ros.cli.<name>` with HELP, configure and run."""
 
 DESCRIPTION = "Robot control with a multi-exit multimodal policy: it runs only as many layers as the moment asks for."

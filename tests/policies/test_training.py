@@ -9,6 +9,7 @@ import torch
 
 from deer_policies.deer.backbone import DeerModel
 from deer_policies.deer.config import changed
+from deer_policies.deer.exits import ThresholdRule
 from deer_policies.deer.presets import deer_nano
 from deer_policies.deer.tokenizer import Tokenizer
 from deer_policies.errors import CheckpointError, ConfigError
@@ -218,10 +219,19 @@ def test_calibration_has_a_value_for_each_exit_and_step():
     config = tiny_config()
     torch.manual_seed(0)
     model = DeerModel(config).eval()
-    found = calibrate(model, tiny_tokenizer(config), [episode(6), episode(9)], 3, {"episodes": 2})
-    assert found.values.shape == (len(config.language.exit_layers), 15)
+    tokenizer, episodes = tiny_tokenizer(config), [episode(6), replace(episode(9), instructions=(TEXTS[1],))]
+    found = calibrate(model, tokenizer, episodes, ThresholdRule.fixed(0), "feature", {"episodes": 2})
+    exits = len(config.language.exit_layers)
+    assert found.values.shape == found.errors.shape == (exits, 15)
     assert (found.values > 0).all()
-    assert found.source == {"episodes": 2}
+    assert (found.errors[:-1] > 0).all()
+    assert (found.errors[-1] == 0).all()
+    assert (found.criterion, found.source) == ("feature", {"episodes": 2})
+    assert found.episodes.tolist() == [0] * 6 + [1] * 9
+    lengths = [len(tokenizer.encode(text)) for text in TEXTS]
+    assert found.tokens.tolist() == [lengths[0]] * 6 + [lengths[1]] * 9
+    with pytest.raises(ConfigError, match="no episode"):
+        calibrate(model, tokenizer, [], ThresholdRule.fixed(0), "action", {})
 
 
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
