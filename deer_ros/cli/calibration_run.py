@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from deer_policies.deer.backbone import DeerModel
 from deer_policies.deer.budget import CostModel
 from deer_policies.deer.checkpoint import Checkpoint, load
 from deer_policies.deer.conformal import Promise, conformal_rule, episode_losses
@@ -19,7 +17,7 @@ from deer_policies.deer.criteria import criterion_named
 from deer_policies.deer.exits import ThresholdRule
 from deer_policies.deer.thresholds import Calibration, mean_cost, rule_for_average, taken_exits
 from deer_policies.errors import ConfigError
-from deer_policies.training.calibration import calibrate
+from deer_policies.training.calibration import Clip, calibrate, encode
 from deer_policies.training.episodes import load_episode
 from deer_ros.cli.training_data import EpisodePlan, Unaided, make_episodes, plan_round
 from deer_sim import instructions
@@ -83,15 +81,15 @@ def calibrate_in_simulation(policy: Path, plan: CalibrationPlan, folder: Path, w
         The values of the last round; `source` tells what they are from and what the thresholds did in the check.
     """
     checkpoint = load(policy)
-    recorder = _Recorder(policy, checkpoint, plan, folder, workers)
-    exits = len(checkpoint.model.exit_layers)
-    rule = ThresholdRule.fixed(exits - 1)
+    rollouts = Rollouts(policy, checkpoint, plan, folder, workers)
+    costs = CostModel(checkpoint.model.config)
+    rule = ThresholdRule.fixed(len(checkpoint.model.exit_layers) - 1)
     for index in range(plan.rounds):
-        calibration = recorder.record(f"round {index}", plan.seed + index, rule)
-        rule, expected = solve(calibration, recorder.costs, plan)
+        calibration = rollouts.calibration(plan.seed + index, rule)
+        rule, expected = solve(calibration, costs, plan)
         logger.info("round %d: thresholds %s, %.5g GMAC a step expected", index, rule.thresholds, expected)
-    check = recorder.record("check", plan.seed + CHECK_SEED, rule)
-    figures = measured(check, rule.thresholds, recorder.costs, plan.promise)
+    check = rollouts.calibration(plan.seed + CHECK_SEED, rule)
+    figures = measured(check, rule.thresholds, costs, plan.promise)
     requested = expected if plan.promise or plan.average_llm_gmac is None else plan.average_llm_gmac
     source = {**calibration.source, "requested_llm_gmac": requested, **figures, "check_episodes": plan.episodes}
     return replace(calibration, source=source)
@@ -130,42 +128,51 @@ def measured(
     return figures
 
 
-class _Recorder:
-    """Makes and replays episodes of one policy."""
+@dataclass(frozen=True)
+class Rollouts:
+    """Episodes in which one policy acts by itself.
 
-    def __init__(self, policy: Path, checkpoint: Checkpoint, plan: CalibrationPlan, folder: Path, workers: int) -> None:
-        self._policy = policy
-        self._checkpoint = checkpoint
-        self._plan = plan
-        self._folder = folder
-        self._workers = workers
-        self._model: DeerModel = checkpoint.model.eval()
-        self.costs = CostModel(checkpoint.model.config)
+    Attributes:
+        policy: its checkpoint.
+        checkpoint: the same, loaded.
+        plan: scenes, tasks, number and length of the episodes.
+        folder: where they are kept.
+        workers: processes that make them.
+    """
 
-    def record(self, name: str, seed: int, rule: ThresholdRule) -> Calibration:
-        """Has the policy act under a rule and records every exit at each of its steps."""
-        plan = self._plan
+    policy: Path
+    checkpoint: Checkpoint
+    plan: CalibrationPlan
+    folder: Path
+    workers: int
+
+    def clips(self, seed: int, rule: ThresholdRule) -> Iterator[Clip]:
+        """The episodes of a seed with the policy under a rule, encoded; made where they are not there yet."""
+        plan, model = self.plan, self.checkpoint.model.eval()
         each = -(-plan.episodes // (len(plan.scenes) * len(plan.tasks)))
-        folder = self._folder / "episodes" / f"calibration-{self._key(seed, rule)}"
+        folder = self.folder / "episodes" / f"unaided-{self._key(seed, rule)}"
         plans = plan_round(folder, plan.scenes, plan.tasks, each, seed)[: plan.episodes]
-        logger.info("%s: %d episodes in %s", name, len(plans), folder)
-        make_episodes(
-            plans, self._model.config.preprocess, self._policy, self._workers, WORDINGS, Unaided(rule, plan.max_steps)
-        )
-        episodes = (load_episode(item.path, {item.task: (_wording(item),)}) for item in plans)
-        source: dict[str, Any] = {
-            "episodes": len(plans),
+        unaided = Unaided(rule, plan.max_steps)
+        make_episodes(plans, model.config.preprocess, self.policy, self.workers, WORDINGS, unaided)
+        for item in plans:
+            yield encode(model, self.checkpoint.tokenizer, load_episode(item.path, {item.task: (_wording(item),)}))
+
+    def calibration(self, seed: int, rule: ThresholdRule) -> Calibration:
+        """Values of the plan's criterion on these episodes."""
+        plan = self.plan
+        source = {
+            "episodes": plan.episodes,
             "seed": seed,
             "scenes": plan.scenes,
             "tasks": plan.tasks,
             "wordings": WORDINGS,
             "thresholds": rule.thresholds,
         }
-        return calibrate(self._model, self._checkpoint.tokenizer, episodes, rule, plan.criterion, source)
+        return calibrate(self.checkpoint.model.eval(), self.clips(seed, rule), rule, plan.criterion, source)
 
     def _key(self, seed: int, rule: ThresholdRule) -> str:
         """Names all that the episodes depend on, so that a folder never mixes those of two policies or rules."""
-        text = f"{self._checkpoint.sha256} {rule} {seed} {self._plan.max_steps} {torch.__version__}"
+        text = f"{self.checkpoint.sha256} {rule} {seed} {self.plan.max_steps} {torch.__version__}"
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

@@ -75,11 +75,11 @@ class TestTimes:
         times = SegmentTimes(1)
         for number in range(200):
             self.measured(times, 1.0 + number % 50)
-        assert times.estimate.layers_s == (48.0,)
-        assert times.estimate.rest_s == pytest.approx(0.25)
+        assert times.estimate().layers_s == (48.0,)
+        assert times.estimate().rest_s == pytest.approx(0.25)
         for _ in range(WINDOW):
             self.measured(times, 0.5)
-        assert times.estimate.layers_s == (0.5,)
+        assert times.estimate().layers_s == (0.5,)
 
     def test_what_was_not_run_for_long_is_judged_by_its_best(self):
         times = SegmentTimes(2)
@@ -87,9 +87,9 @@ class TestTimes:
             self.measured(times, 1.0, seconds)
         for _ in range(WINDOW - 1):
             self.measured(times, 1.0)
-        assert times.estimate.layers_s == (1.0, 9.0)
+        assert times.estimate().layers_s == (1.0, 9.0)
         self.measured(times, 1.0)
-        assert times.estimate.layers_s == (1.0, 2.0)
+        assert times.estimate().layers_s == (1.0, 2.0)
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from deer_policies.deer.presets import deer_nano
 from deer_policies.deer.tokenizer import Tokenizer
 from deer_policies.errors import CheckpointError, ConfigError
 from deer_policies.training.augmentation import jitter_clips, shift_clips
-from deer_policies.training.calibration import calibrate
+from deer_policies.training.calibration import calibrate, encode
 from deer_policies.training.episodes import Episode, EpisodeStreams, load_episode, save_episode
 from deer_policies.training.exit_sampling import gather_exits, segment_exits, uniform_exits
 from deer_policies.training.losses import action_loss
@@ -220,7 +220,8 @@ def test_calibration_has_a_value_for_each_exit_and_step():
     torch.manual_seed(0)
     model = DeerModel(config).eval()
     tokenizer, episodes = tiny_tokenizer(config), [episode(6), replace(episode(9), instructions=(TEXTS[1],))]
-    found = calibrate(model, tokenizer, episodes, ThresholdRule.fixed(0), "feature", {"episodes": 2})
+    clips = [encode(model, tokenizer, each) for each in episodes]
+    found = calibrate(model, clips, ThresholdRule.fixed(0), "feature", {"episodes": 2})
     exits = len(config.language.exit_layers)
     assert found.values.shape == found.errors.shape == (exits, 15)
     assert (found.values > 0).all()
@@ -231,7 +232,7 @@ def test_calibration_has_a_value_for_each_exit_and_step():
     lengths = [len(tokenizer.encode(text)) for text in TEXTS]
     assert found.tokens.tolist() == [lengths[0]] * 6 + [lengths[1]] * 9
     with pytest.raises(ConfigError, match="no episode"):
-        calibrate(model, tokenizer, [], ThresholdRule.fixed(0), "action", {})
+        calibrate(model, [], ThresholdRule.fixed(0), "action", {})
 
 
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)

@@ -24,7 +24,7 @@ QUANTILE = 0.95
 
 @dataclass(frozen=True)
 class SegmentEstimate:
-    """How long each segment of a step takes at most, in all likelihood.
+    """How long each segment of a step takes.
 
     Attributes:
         encode_s: from the step's start until the visual latents are there.
@@ -63,11 +63,10 @@ class _Window:
             self._times_s.clear()
             self._times_s.append(best)
 
-    @property
-    def upper_s(self) -> float:
-        """The quantile, or 0 while there is no measurement: what was never tried is tried."""
+    def quantile_s(self, quantile: float) -> float:
+        """0 while there is no measurement: what was never tried is tried."""
         ordered = sorted(self._times_s)
-        return ordered[math.ceil(QUANTILE * len(ordered)) - 1] if ordered else 0.0
+        return ordered[math.ceil(quantile * len(ordered)) - 1] if ordered else 0.0
 
 
 class SegmentTimes:
@@ -92,11 +91,10 @@ class SegmentTimes:
             self._head.add(seconds)
         self._rest.add(total_s - watch.encode_s - sum(watch.layers_s) - sum(watch.heads_s))
 
-    @property
-    def estimate(self) -> SegmentEstimate:
-        """What to reckon with."""
-        layers_s = tuple(window.upper_s for window in self._layers)
-        return SegmentEstimate(self._encode.upper_s, layers_s, self._head.upper_s, self._rest.upper_s)
+    def estimate(self, quantile: float = QUANTILE) -> SegmentEstimate:
+        """What each segment takes at most in this share of the steps."""
+        encode_s, head_s, rest_s = (part.quantile_s(quantile) for part in (self._encode, self._head, self._rest))
+        return SegmentEstimate(encode_s, tuple(part.quantile_s(quantile) for part in self._layers), head_s, rest_s)
 
 
 class Stopwatch:

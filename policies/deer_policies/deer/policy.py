@@ -16,7 +16,15 @@ from deer_policies.deer.action_head import HeadState
 from deer_policies.deer.backbone import DeerModel, Text
 from deer_policies.deer.budget import CostModel, fitting_exits
 from deer_policies.deer.criteria import Candidate
-from deer_policies.deer.deadline import Clock, DeadlineRule, SegmentEstimate, SegmentTimes, Stopwatch, compares
+from deer_policies.deer.deadline import (
+    QUANTILE,
+    Clock,
+    DeadlineRule,
+    SegmentEstimate,
+    SegmentTimes,
+    Stopwatch,
+    compares,
+)
 from deer_policies.deer.exits import ALWAYS, ExitRule, ThresholdRule, run_to_exit
 from deer_policies.deer.preprocess import stack_views
 from deer_policies.deer.thresholds import Calibration, rule_for_average
@@ -201,7 +209,7 @@ class DeerPolicy:
                 rule = rule.limited(fitting_exits("peak_llm_gmac", limit, self._llm_gmac(tokens)))
             if plan.budget.latency_ms is not None:
                 due_s = started + plan.budget.latency_ms / 1e3
-                rule = DeadlineRule(rule, due_s, self._times.estimate, self._now)
+                rule = DeadlineRule(rule, due_s, self._times.estimate(), self._now)
             views = stack_views(observation.rgb_static, observation.rgb_gripper, self.model.config.preprocess)
             media = self.model.media(views[None].to(self.device))
             watch.encode_s = self._now() - started
@@ -275,8 +283,8 @@ class DeerPolicy:
         size = self.model.embedding.weight.element_size()
         return self.costs.memory_gib(len(self.info.exit_layers) - 1, size)
 
-    def segment_estimate(self) -> SegmentEstimate:
-        """How long each segment of a step takes here: measured at first, then from the steps that are taken."""
+    def segment_estimate(self, quantile: float = QUANTILE) -> SegmentEstimate:
+        """How long each segment of a step takes here, in this share of the last steps; the first call runs some."""
         if not self._warm:
             exits = len(self.info.exit_layers)
             # A distance is never negative, so this checks each exit without taking it.
@@ -287,7 +295,7 @@ class DeerPolicy:
                     self._times = SegmentTimes(exits)
                 self._step(observation, state, everything)
             self._warm = True
-        return self._times.estimate
+        return self._times.estimate(quantile)
 
 
 def _checked(calibration: Calibration) -> str:

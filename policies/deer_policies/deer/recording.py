@@ -85,8 +85,13 @@ def outcomes(
         taken.append(choose(candidates, step))
         kept = (taken[-1].to(features.device) + 1) * batch + rows
         state = HeadState(after.hidden[:, kept], after.cell[:, kept])
-    stacked = (torch.stack(parts, dim=-1) for parts in (values, pose_errors, gripper_errors, taken))
-    return Outcomes(*stacked, state)
+    return Outcomes(
+        torch.stack(values, dim=-1),
+        torch.stack(pose_errors, dim=-1),
+        torch.stack(gripper_errors, dim=-1),
+        torch.stack(taken, dim=-1),
+        state,
+    )
 
 
 def _known(output: HeadOutput) -> Callable[[torch.Tensor], HeadOutput]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,55 +18,59 @@ from deer_policies.errors import ConfigError
 from deer_policies.training.episodes import Episode
 
 
-@torch.no_grad()
-def replay(
-    model: DeerModel, tokenizer: Tokenizer, episode: Episode, rule: ExitRule, criterion: str = "action"
-) -> tuple[Outcomes, int]:
-    """What every exit would have done at each step of an episode on whose history a rule took the exits.
+@dataclass(frozen=True)
+class Clip:
+    """An episode after all layers: what the head is run on.
 
-    The history runs from the start of the episode, where the official code takes windows of 12 steps from a zero state
-    and steps 5 to 10 of them; and images are not augmented here.
-
-    Args:
-        model: in evaluation mode.
-        tokenizer: of the model.
-        episode: its first wording is the instruction.
-        rule: takes the exits.
-        criterion: name of what is recorded.
-
-    Returns:
-        The outcomes, for a batch of one, and the number of tokens of the instruction.
+    Attributes:
+        features: (exits + 1, 1, steps, dim) as `DeerModel.features` gives them.
+        proprioception: (1, steps, 15).
+        tokens: length of the instruction.
     """
+
+    features: torch.Tensor
+    proprioception: torch.Tensor
+    tokens: int
+
+
+@torch.no_grad()
+def encode(model: DeerModel, tokenizer: Tokenizer, episode: Episode) -> Clip:
+    """Runs vision and layers on a whole episode, unaugmented, with its first wording; the model in evaluation mode."""
     ids, mask = tokenizer.encode_batch([episode.instructions[0]])
     features = model.features(torch.from_numpy(episode.images)[None], ids, mask)
-    proprioception = torch.from_numpy(episode.proprioception)[None]
-    found = outcomes(model.head, features, proprioception, followed(rule), criterion_named(criterion))
-    return found, ids.shape[1]
+    return Clip(features, torch.from_numpy(episode.proprioception)[None], ids.shape[1])
+
+
+def replay(model: DeerModel, clip: Clip, rule: ExitRule, criterion: str) -> Outcomes:
+    """What every exit would have done at each step of a clip on whose history a rule took the exits.
+
+    The history runs from the start of the episode, where the official code takes windows of 12 steps from a zero state
+    and steps 5 to 10 of them.
+    """
+    return outcomes(model.head, clip.features, clip.proprioception, followed(rule), criterion_named(criterion))
 
 
 def calibrate(
-    model: DeerModel,
-    tokenizer: Tokenizer,
-    episodes: Iterable[Episode],
-    rule: ExitRule,
-    criterion: str,
-    source: dict[str, Any],
+    model: DeerModel, clips: Iterable[Clip], rule: ExitRule, criterion: str, source: dict[str, Any]
 ) -> Calibration:
-    """Records all that thresholds are solved from; for the other arguments see `replay`.
+    """Records all that thresholds are solved from.
 
     Args:
-        episodes: not used for training; the policy acted in them under `rule`, or something near it.
+        model: in evaluation mode.
+        clips: of episodes that were not used for training, in which the policy acted under `rule` or something near it.
+        rule: takes the exits; see `replay`.
+        criterion: name of what is recorded.
         source: what the episodes are, kept with the values.
 
     Raises:
-        ConfigError: if there is no episode, or no such criterion.
+        ConfigError: if there is no clip, or no such criterion.
     """
     values, errors, tokens, numbers = [], [], [], []
-    for number, episode in enumerate(episodes):
-        found, length = replay(model, tokenizer, episode, rule, criterion)
+    for number, clip in enumerate(clips):
+        found = replay(model, clip, rule, criterion)
         values.append(found.values[:, 0])
         errors.append(found.pose_errors[:, 0].masked_fill(found.gripper_errors[:, 0], float("inf")))
-        tokens.append(torch.full((values[-1].shape[1],), length))
+        tokens.append(torch.full((values[-1].shape[1],), clip.tokens))
         numbers.append(torch.full_like(tokens[-1], number))
     if not values:
         raise ConfigError("there is no episode to calibrate on; record at least one")
