@@ -39,7 +39,7 @@ def main() -> None:
     print("| exit after layer | layers from the exit before | a step, by segments | a step, measured |")
     print("|---|---|---|---|")
     for index in exits:
-        by_segments_s = typical.first_exit_s(head_runs=1) + sum(typical.layers_s[1 : index + 1])
+        by_segments_s = typical.first_exit_s(ThresholdRule.fixed(0)) + sum(typical.layers_s[1 : index + 1])
         print(
             f"| {policy.info.exit_layers[index] + 1} | {1e3 * typical.layers_s[index]:.2f} ms | "
             f"{1e3 * by_segments_s:.2f} ms | {np.median(times_ms[index]):.2f} ms |"

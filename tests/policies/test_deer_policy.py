@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -216,19 +217,29 @@ def test_a_budget_that_cannot_be_met_changes_nothing(policy, budget, words):
 
 
 def test_limits_that_cannot_be_met_together_name_the_one_that_is_too_low(policy):
-    costs = [policy.costs.llm_gmac(index) for index in range(4)]
-    below, enough = 0.9 * costs[0], 1.5 * costs[0]
-    with pytest.raises(BudgetError, match=f"average_llm_gmac: .* cheapest exit's {costs[0]:.6g}; ask for that or more"):
-        policy.set_budget(Budget(average_llm_gmac=below, peak_llm_gmac=costs[1], latency_ms=1e4))
-    with pytest.raises(BudgetError, match=f"peak_llm_gmac .* the first exit needs {costs[0]:.6g}; allow at least"):
-        policy.set_budget(Budget(average_llm_gmac=enough, peak_llm_gmac=below))
-    with pytest.raises(BudgetError, match=f"peak_memory_gib .* the loaded layers need {policy.memory_gib:.6g}; allow"):
-        policy.set_budget(Budget(average_llm_gmac=enough, peak_memory_gib=0.9 * policy.memory_gib))
-    with pytest.raises(BudgetError, match=r"latency_ms .* the first exit needs .*; allow at least that"):
-        policy.set_budget(Budget(average_llm_gmac=enough, peak_llm_gmac=costs[1], latency_ms=1e-3))
-    everything = Budget(enough, costs[1], policy.memory_gib, 1e4)
+    first, second = policy.costs.llm_gmac(0), policy.costs.llm_gmac(1)
+    below, enough = 0.9 * first, 1.5 * first
+    for budget, words in (
+        (Budget(average_llm_gmac=below, peak_llm_gmac=second, latency_ms=1e4), "average_llm_gmac.* below the cheapest"),
+        (Budget(average_llm_gmac=enough, peak_llm_gmac=below), "peak_llm_gmac .* first exit needs"),
+        (Budget(average_llm_gmac=enough, peak_memory_gib=0.9 * policy.memory_gib), "peak_memory_gib .* layers need"),
+        (Budget(average_llm_gmac=enough, peak_llm_gmac=second, latency_ms=1e-3), "latency_ms .* first exit needs"),
+    ):
+        with pytest.raises(BudgetError, match=words):
+            policy.set_budget(budget)
+    everything = Budget(enough, second, policy.memory_gib, 1e4)
     policy.set_budget(everything)
     assert policy.budget == everything
+
+
+@pytest.mark.parametrize("kind", ["average_llm_gmac", "peak_llm_gmac", "peak_memory_gib"])
+def test_the_least_that_a_refusal_names_is_allowed(policy, kind):
+    with pytest.raises(BudgetError) as refused:
+        policy.set_budget(Budget(**{kind: 1e-6}))
+    least = float(re.search(r"(?:needs?|cheapest exit's) ([0-9.e-]+);", str(refused.value)).group(1))
+    policy.set_budget(Budget(**{kind: least}))
+    with pytest.raises(BudgetError):
+        policy.set_budget(Budget(**{kind: 0.9999 * least}))
 
 
 @pytest.mark.parametrize("kind", ["average_llm_gmac", "peak_llm_gmac"])

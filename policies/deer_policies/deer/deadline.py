@@ -38,8 +38,9 @@ class SegmentEstimate:
     head_s: float
     rest_s: float
 
-    def first_exit_s(self, head_runs: int) -> float:
-        """A whole step that stops at the first exit."""
+    def first_exit_s(self, rule: ExitRule) -> float:
+        """A whole step that stops at the first exit under a rule."""
+        head_runs = 2 if compares(rule) else 1
         return self.encode_s + self.layers_s[0] + head_runs * self.head_s + self.rest_s
 
 

@@ -14,17 +14,9 @@ import torch
 
 from deer_policies.deer.action_head import HeadState
 from deer_policies.deer.backbone import DeerModel, Text
-from deer_policies.deer.budget import CostModel, fitting_exits
+from deer_policies.deer.budget import CostModel, enough, fitting_exits, within
 from deer_policies.deer.criteria import Candidate
-from deer_policies.deer.deadline import (
-    QUANTILE,
-    Clock,
-    DeadlineRule,
-    SegmentEstimate,
-    SegmentTimes,
-    Stopwatch,
-    compares,
-)
+from deer_policies.deer.deadline import QUANTILE, Clock, DeadlineRule, SegmentEstimate, SegmentTimes, Stopwatch
 from deer_policies.deer.exits import ALWAYS, ExitRule, ThresholdRule, run_to_exit
 from deer_policies.deer.preprocess import stack_views
 from deer_policies.deer.thresholds import Calibration, rule_for_average
@@ -144,8 +136,7 @@ class DeerPolicy:
         if budget.average_llm_gmac is not None:
             rule = self._average_rule(budget.average_llm_gmac, exits)
         if budget.latency_ms is not None:
-            first_exit_s = self.segment_estimate().first_exit_s(head_runs=2 if compares(rule) else 1)
-            fitting_exits("latency_ms", budget.latency_ms, [1e3 * first_exit_s])
+            fitting_exits("latency_ms", budget.latency_ms, [1e3 * self.segment_estimate().first_exit_s(rule)])
         self._plan = _Plan(budget, rule)
 
     def _average_rule(self, average_llm_gmac: float, exits: int) -> ThresholdRule:
@@ -162,7 +153,7 @@ class DeerPolicy:
             "average budget of %.4g GMAC: %.4g expected from the recorded steps%s",
             average_llm_gmac,
             expected,
-            _checked(self.calibration),
+            self.calibration.checked,
         )
         return rule
 
@@ -270,9 +261,9 @@ class DeerPolicy:
     def _allowed_exits(self, budget: Budget) -> int:
         exits = fitting_exits("peak_llm_gmac", budget.peak_llm_gmac, self._llm_gmac())
         limit = budget.peak_memory_gib
-        if limit is not None and self.memory_gib > limit:
+        if limit is not None and not within(self.memory_gib, limit):
             raise BudgetError(
-                f"budget peak_memory_gib = {limit:.6g} can't be met: the loaded layers need {self.memory_gib:.6g}; "
+                f"budget peak_memory_gib = {limit:.6g} can't be met: the loaded layers need {enough(self.memory_gib)}; "
                 "allow that, or load fewer with load_policy(..., peak=Budget(peak_memory_gib=...))"
             )
         return exits
@@ -296,17 +287,6 @@ class DeerPolicy:
                 self._step(observation, state, everything)
             self._warm = True
         return self._times.estimate(quantile)
-
-
-def _checked(calibration: Calibration) -> str:
-    """What the thresholds for one average gave on data that they were not solved from, where that is known."""
-    source = calibration.source
-    if "achieved_llm_gmac" not in source:
-        return ""
-    return (
-        f"; {source['achieved_llm_gmac']:.4g} were measured where {source['requested_llm_gmac']:.4g} were asked for, "
-        f"on {source['check_episodes']} other episodes"
-    )
 
 
 def example_observation(info: PolicyInfo, instruction: str = "push the sliding door to the left side") -> Observation:

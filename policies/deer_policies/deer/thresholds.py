@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from deer_policies.deer.action_head import ActionHead, HeadState
-from deer_policies.deer.budget import CostModel, blind_exits
+from deer_policies.deer.budget import CostModel, blind_exits, enough, within
 from deer_policies.deer.criteria import criterion_named
 from deer_policies.deer.exits import ALWAYS, NEVER, ThresholdRule
 from deer_policies.deer.recording import outcomes
@@ -67,13 +67,25 @@ class Calibration:
                     f"tuned thresholds are {tuned.thresholds}; there must be one for each of {exits} exits"
                 )
 
+    @property
+    def checked(self) -> str:
+        """What thresholds gave on steps that they were not solved from, as an addition to a sentence; '' if unknown."""
+        source = self.source
+        if "achieved_llm_gmac" not in source:
+            return ""
+        return (
+            f"; {source['achieved_llm_gmac']:.4g} were measured where {source['requested_llm_gmac']:.4g} were asked "
+            f"for, on {source['check_episodes']} other episodes"
+        )
+
     def costs(self, model: CostModel, exits: int) -> torch.Tensor:
         """Cost of the language model at each step if it stopped at each of the first exits: (exits, samples), GMAC."""
         if self.tokens is None:
-            return torch.tensor([[model.llm_gmac(index)] for index in range(exits)]).expand(-1, self.values.shape[1])
+            column = [[model.llm_gmac(index)] for index in range(exits)]
+            return torch.tensor(column, dtype=torch.float64).expand(-1, self.values.shape[1])
         lengths, position = self.tokens.unique(return_inverse=True)
         table = [[model.llm_gmac(index, int(length)) for length in lengths] for index in range(exits)]
-        return torch.tensor(table)[:, position]
+        return torch.tensor(table, dtype=torch.float64)[:, position]
 
 
 def rule_for_average(
@@ -193,7 +205,7 @@ def achieved_shares(values: torch.Tensor, thresholds: Sequence[float]) -> list[f
 
 def mean_cost(values: torch.Tensor, thresholds: Sequence[float], costs: torch.Tensor) -> float:
     """Mean over the samples of the cost (exits, samples) of the exits that these thresholds take."""
-    return float(costs.gather(0, taken_exits(values, thresholds)[None]).double().mean())
+    return float(costs.gather(0, taken_exits(values, thresholds)[None]).mean())
 
 
 def thresholds_for_average(
@@ -218,9 +230,9 @@ def thresholds_for_average(
     exits = len(table)
     first = min(blind, exits - 1)
     cheapest, full = float(table[first].mean()), float(table[-1].mean())
-    if average < cheapest:
+    if not within(cheapest, average):
         raise BudgetError(
-            f"an average of {average:.6g} is below the cheapest exit's {cheapest:.6g}; ask for that or more"
+            f"an average of {average:.6g} is below the cheapest exit's {enough(cheapest)}; ask for that or more"
         )
     if average >= full:
         return (NEVER,) * (exits - 1) + (ALWAYS,), full
