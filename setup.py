@@ -34,7 +34,7 @@ setup(
         "policy": ["torch", "safetensors", "tokenizers", "pillow", "huggingface-hub"],
         "train": ["tensorboardX"],
         "sim": ["pybullet", "gymnasium", "pillow", "av", "scipy"],
-        "cli": ["rich", "jinja2"],
+        "cli": ["rich", "jinja2", "optuna"],
         "ros": [
             "ros-rclpy[fastrtps]",
             "ros-builtin-interfaces",

@@ -18,19 +18,18 @@ from deer_policies.deer.presets import preset
 from deer_policies.deer.tokenizer import Tokenizer
 from deer_policies.errors import ConfigError
 from deer_policies.interfaces import Budget
-from deer_policies.training.calibration import calibrate
 from deer_policies.training.episodes import Episode, EpisodeStreams, load_episode
 from deer_policies.training.language_pretraining import pretrain_language
 from deer_policies.training.parallel import Processes
 from deer_policies.training.recipe import Recipe, Round
 from deer_policies.training.trainer import Trainer
+from deer_ros.cli.calibration_run import CalibrationPlan, calibrate_in_simulation
 from deer_ros.cli.training_data import make_episodes, plan_round
 from deer_sim import instructions
 from deer_sim.tasks import TASKS
 
 logger = logging.getLogger(__name__)
 
-CALIBRATION = "calibration"
 CALIBRATION_SEED = 900
 VALIDATION = "validation"
 VALIDATION_SEED = 800
@@ -172,11 +171,14 @@ class TrainingRun:
     def _finish(self, trainer: Trainer, out: Path) -> None:
         """Solves thresholds on the final policy's own steps, from starts and wordings that training has not seen."""
         recipe = self._recipe
-        seed = recipe.seed * 100 + CALIBRATION_SEED
-        count = recipe.calibration_episodes_per_task
-        held_out = self._episodes(CALIBRATION, count, seed, self._policy_of("heads"), "validation")
-        source = {"episodes": len(held_out), "seed": seed, "scenes": recipe.scenes, "wordings": "validation"}
-        calibration = calibrate(trainer.average, self._tokenizer, held_out, seed, source)
+        plan = CalibrationPlan(
+            scenes=recipe.scenes,
+            tasks=recipe.tasks,
+            episodes=recipe.calibration_episodes_per_task * len(recipe.tasks) * len(recipe.scenes),
+            seed=recipe.seed * 100 + CALIBRATION_SEED,
+            average_llm_gmac=recipe.average_llm_gmac,
+        )
+        calibration = calibrate_in_simulation(self._policy_of("heads"), plan, self._folder, self._workers)
         budget = Budget(average_llm_gmac=recipe.average_llm_gmac)
         provenance = {"recipe": recipe.to_dict(), "seed": recipe.seed, "commit": _commit(), "torch": torch.__version__}
         save(out, Checkpoint(trainer.average, self._tokenizer, calibration, budget, provenance))

@@ -1,7 +1,6 @@
 """The trainer: learns, freezes, resumes bit for bit, stops early, logs, and shares the work with other processes."""
 
 import json
-import math
 import multiprocessing
 import os
 import signal
@@ -18,7 +17,6 @@ from deer_policies.deer.config import changed
 from deer_policies.deer.presets import openflamingo_3b, openflamingo_9b
 from deer_policies.errors import CheckpointError, ConfigError
 from deer_policies.training import trainer as trainer_module
-from deer_policies.training.calibration import calibrate
 from deer_policies.training.drawing import BatchDrawer
 from deer_policies.training.episodes import EpisodeStreams
 from deer_policies.training.interruption import noted_interruption
@@ -376,14 +374,3 @@ def test_a_batch_that_can_not_be_shared_is_refused():
     assert Processes(0, 4).share(12) == 3
     with pytest.raises(ConfigError, match="a batch of 10 can't be shared by 4 processes"):
         Processes(0, 4).share(10)
-
-
-def test_calibration_has_a_value_for_each_exit_and_step(tiny):
-    config = tiny.config()
-    torch.manual_seed(0)
-    model = DeerModel(config).eval()
-    found = calibrate(model, tiny.tokenizer(config), [tiny.episode(6), tiny.episode(9)], 3, {"episodes": 2})
-    assert found.values.shape == (len(config.language.exit_layers), 15)
-    assert (found.values > 0).all()
-    assert math.isfinite(float(found.values.sum()))
-    assert found.source == {"episodes": 2}

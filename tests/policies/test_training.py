@@ -8,9 +8,11 @@ import pytest
 import torch
 
 from deer_policies.deer.backbone import DeerModel
+from deer_policies.deer.exits import ThresholdRule
 from deer_policies.deer.tokenizer import Tokenizer
 from deer_policies.errors import ConfigError
 from deer_policies.training.augmentation import jitter_clips, shift_clips
+from deer_policies.training.calibration import calibrate, encode
 from deer_policies.training.episodes import EpisodeStreams, load_episode, save_episode
 from deer_policies.training.exit_sampling import gather_exits, segment_exits, uniform_exits
 from deer_policies.training.language_pretraining import pretrain_language
@@ -140,6 +142,27 @@ def test_episode_file_round_trip_and_damage(tiny, tmp_path):
     path.write_bytes(path.read_bytes()[:200])
     with pytest.raises(ConfigError, match=r"episode\.npz is not an episode file"):
         load_episode(path, {"open_drawer": ("x",)})
+
+
+def test_calibration_has_a_value_for_each_exit_and_step(tiny):
+    config = tiny.config()
+    torch.manual_seed(0)
+    model = DeerModel(config).eval()
+    tokenizer, episodes = tiny.tokenizer(config), [tiny.episode(6), tiny.episode(9)]
+    episodes = [replace(each, instructions=(text,)) for each, text in zip(episodes, tiny.texts, strict=True)]
+    clips = [encode(model, tokenizer, each) for each in episodes]
+    found = calibrate(model, clips, ThresholdRule.fixed(0), "feature", {"episodes": 2})
+    exits = len(config.language.exit_layers)
+    assert found.values.shape == found.errors.shape == (exits, 15)
+    assert (found.values > 0).all()
+    assert (found.errors[:-1] > 0).all()
+    assert (found.errors[-1] == 0).all()
+    assert (found.criterion, found.source) == ("feature", {"episodes": 2})
+    assert found.episodes.tolist() == [0] * 6 + [1] * 9
+    lengths = [len(tokenizer.encode(text)) for text in tiny.texts]
+    assert found.tokens.tolist() == [lengths[0]] * 6 + [lengths[1]] * 9
+    with pytest.raises(ConfigError, match="no episode"):
+        calibrate(model, [], ThresholdRule.fixed(0), "action", {})
 
 
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)

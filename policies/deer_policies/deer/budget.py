@@ -131,6 +131,17 @@ class CostModel:
         return (self.parameters(exit_index) + self.activations()) * bytes_per_number / GIB
 
 
+def enough(cost: float) -> str:
+    """A cost in six digits, rounded up: what a message names as the least that works must work."""
+    text = f"{cost:.6g}"
+    return text if within(cost, float(text)) else f"{cost * (1.0 + 1e-5):.6g}"
+
+
+def within(cost: float, limit: float) -> bool:
+    """Whether a cost is at most a limit, but for the last digits of sums that were added up in another order."""
+    return cost <= limit * (1.0 + 1e-9)
+
+
 def fitting_exits(name: str, limit: float | None, costs: Sequence[float]) -> int:
     """Number of exits, from the shallowest, that cost at most `limit`; all of them for no limit.
 
@@ -144,10 +155,10 @@ def fitting_exits(name: str, limit: float | None, costs: Sequence[float]) -> int
     """
     if limit is None:
         return len(costs)
-    fitting = sum(cost <= limit for cost in costs)
+    fitting = sum(within(cost, limit) for cost in costs)
     if fitting == 0:
         raise BudgetError(
-            f"budget {name} = {limit:.6g} can't be met: the first exit needs {costs[0]:.6g}; allow at least that"
+            f"budget {name} = {limit:.6g} can't be met: the first exit needs {enough(costs[0])}; allow at least that"
         )
     return fitting
 
