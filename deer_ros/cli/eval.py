@@ -9,6 +9,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from deer_policies.deer.precision import PRECISIONS
+
 HELP = "score a policy in simulation: success per task, exits taken and compute spent"
 
 
@@ -28,6 +30,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--average-llm-gmac", type=float, help="budget: mean cost of the language model in 1e9 MAC a step"
     )
     depth.add_argument("--fixed-exit", type=int, help="always take this exit (0 is the shallowest, -1 the deepest)")
+    parser.add_argument("--precision", choices=PRECISIONS, default="float32", help="how the weights are held")
     parser.add_argument("--workers", type=int, default=2, help="processes")
     parser.add_argument("--max-steps", type=int, default=360, help="control steps before a trial counts as failed")
     parser.add_argument(
@@ -35,7 +38,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def make_policy(name: str, average_llm_gmac: float | None, fixed_exit: int | None) -> Any:
+def make_policy(name: str, precision: str, average_llm_gmac: float | None, fixed_exit: int | None) -> Any:
     """Builds the policy inside a worker, on one thread, with the depth asked for."""
     import torch
 
@@ -44,7 +47,7 @@ def make_policy(name: str, average_llm_gmac: float | None, fixed_exit: int | Non
     from deer_policies.interfaces import Budget
 
     torch.set_num_threads(1)
-    policy = load_policy(name)
+    policy = load_policy(name, precision=precision)
     if fixed_exit is not None:
         policy.set_exit_rule(ThresholdRule.fixed(range(len(policy.info.exit_layers))[fixed_exit]))
     elif average_llm_gmac is not None:
@@ -59,7 +62,9 @@ def run(arguments: argparse.Namespace) -> int:
 
     tasks = FIXTURE_TASKS if arguments.tasks == ["fixtures"] else tuple(arguments.tasks)
     plan = trials(arguments.scene, tasks, arguments.starts, arguments.seed)
-    factory = functools.partial(make_policy, arguments.policy, arguments.average_llm_gmac, arguments.fixed_exit)
+    factory = functools.partial(
+        make_policy, arguments.policy, arguments.precision, arguments.average_llm_gmac, arguments.fixed_exit
+    )
     factory()
     outcomes = []
     started = time.monotonic()

@@ -14,8 +14,9 @@ import torch
 
 from deer_policies.deer.action_head import HeadState
 from deer_policies.deer.backbone import DeerModel, Text
-from deer_policies.deer.budget import CostModel, blind_exits, fitting_exits
+from deer_policies.deer.budget import GIB, CostModel, blind_exits, fitting_exits
 from deer_policies.deer.exits import ALWAYS, Candidate, ExitRule, ThresholdRule, criterion_named, run_to_exit
+from deer_policies.deer.precision import held_bytes
 from deer_policies.deer.preprocess import stack_views
 from deer_policies.deer.thresholds import Calibration, thresholds_for_average
 from deer_policies.deer.tokenizer import Tokenizer
@@ -244,8 +245,8 @@ class DeerPolicy:
     @cached_property
     def memory_gib(self) -> float:
         """Weights that are loaded, and activations; libraries and their workspaces come on top."""
-        size = self.model.embedding.weight.element_size()
-        return self.costs.memory_gib(len(self.info.exit_layers) - 1, size)
+        activations = self.costs.activations() * self.model.embedding.weight.element_size()
+        return (held_bytes(self.model) + activations) / GIB
 
     def latency_ms(self) -> tuple[float, ...]:
         """Wall time of a step that checks every exit up to each one, measured once: the 0.9 quantile of 10 runs."""
