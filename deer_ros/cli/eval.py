@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from deer_policies.deer.policy import DeerPolicy
     from deer_policies.interfaces import Budget
 
+from deer_policies.deer.precision import PRECISIONS
+
 HELP = "score a policy in simulation: success per task, exits taken and compute spent"
 
 
@@ -36,6 +38,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     depth.add_argument("--fixed-exit", type=int, help="always take this exit (0 is the shallowest, -1 the deepest)")
     add_promise(depth)
+    parser.add_argument("--precision", choices=PRECISIONS, default="float32", help="how the weights are held")
     parser.add_argument("--workers", type=int, default=2, help="processes")
     parser.add_argument("--max-steps", type=int, default=360, help="control steps before a trial counts as failed")
     parser.add_argument(
@@ -43,14 +46,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def make_policy(name: str, budget: Budget | None = None, rule: ThresholdRule | None = None) -> DeerPolicy:
+def make_policy(
+    name: str, precision: str, budget: Budget | None = None, rule: ThresholdRule | None = None
+) -> DeerPolicy:
     """Builds the policy inside a worker, on one thread, with the budget of its checkpoint, another, or an exit rule."""
     import torch
 
     from deer_policies.deer.checkpoint import load_policy
 
     torch.set_num_threads(1)
-    policy = load_policy(name)
+    policy = load_policy(name, precision=precision)
     if budget is not None:
         policy.set_budget(budget)
     if rule is not None:
@@ -85,7 +90,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     tasks = FIXTURE_TASKS if arguments.tasks == ["fixtures"] else tuple(arguments.tasks)
     plan = trials(arguments.scene, tasks, arguments.starts, arguments.seed)
-    factory = functools.partial(make_policy, arguments.policy, **depth_asked_for(arguments))
+    factory = functools.partial(make_policy, arguments.policy, arguments.precision, **depth_asked_for(arguments))
     factory()
     outcomes = []
     started = time.monotonic()

@@ -22,6 +22,7 @@ from rclpy.clock import Clock, ClockType
 from rclpy.task import Future as RosFuture
 from std_msgs.msg import String
 
+from deer_policies.deer.precision import PRECISIONS
 from deer_policies.errors import ConfigError, DeerError
 from deer_policies.interfaces import Budget, Observation, Policy
 from deer_ros import graph, parameters
@@ -41,24 +42,24 @@ CHECK_PERIOD_S = 0.05
 LATENCIES_KEPT = 300
 
 
-def load_named(name: str, device: str, threads: int) -> Policy:
+def load_named(name: str, device: str, threads: int, precision: str) -> Policy:
     """Loads a bundled policy by name, or one from a checkpoint's path, to run on that many threads."""
     import torch
 
     from deer_policies.deer.checkpoint import load_policy
 
     torch.set_num_threads(threads)
-    return load_policy(name, device)
+    return load_policy(name, device, precision=precision)
 
 
 class PolicyNode(ManagedNode):
     """Wires policy, frames and goals together.
 
     Args:
-        load: makes the policy from the parameters policy, device and threads.
+        load: makes the policy from the parameters policy, device, threads and precision.
     """
 
-    def __init__(self, load: Callable[[str, str, int], Policy] = load_named) -> None:
+    def __init__(self, load: Callable[[str, str, int, str], Policy] = load_named) -> None:
         super().__init__("policy")
         number, integer, text = parameters.number, parameters.integer, parameters.text
         self._load = partial(
@@ -66,6 +67,7 @@ class PolicyNode(ManagedNode):
             text(self, "policy", "deer-nano", "name of a bundled policy, or path of a checkpoint"),
             text(self, "device", "cpu", "where it runs: cpu, cuda, cuda:0, ..."),
             integer(self, "threads", 2, 1, 256, "threads of the model on a CPU"),
+            text(self, "precision", "float32", "how the policy's weights are held", tuple(PRECISIONS)),
         )
         self._average_llm_gmac = number(self, "average_llm_gmac", 0.0, 0.0, 1e6, "first budget, 1e9 MAC; 0: no limit")
         self._rate_hz = number(

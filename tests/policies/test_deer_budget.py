@@ -10,6 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from deer_policies.deer.backbone import DeerModel
 from deer_policies.deer.budget import CostModel, blind_exits, fitting_exits, loadable_exits
 from deer_policies.deer.config import DeerConfig, changed
+from deer_policies.deer.precision import PRECISIONS
 from deer_policies.deer.presets import deer_nano, openflamingo_3b, openflamingo_9b
 from deer_policies.errors import BudgetError
 from deer_policies.interfaces import Budget
@@ -84,9 +85,10 @@ def test_known_figures_of_the_official_sizes():
 
 def test_memory_grows_with_depth_and_halves_with_half_precision():
     costs = CostModel(openflamingo_3b())
-    single, half = costs.memory_gib(5), costs.memory_gib(5, bytes_per_number=2)
+    single, half = costs.memory_gib(5), costs.memory_gib(5, PRECISIONS["bfloat16"])
     assert costs.memory_gib(1) < single
-    assert half == pytest.approx(single / 2)
+    head = sum(weight.numel() for weight in costs.empty_model(5).head.parameters())
+    assert half == pytest.approx(single / 2 + head * 2 / 2**30)
     assert single == pytest.approx(5.83, abs=0.01)
 
 
@@ -102,12 +104,12 @@ def test_fitting_exits():
 
 def test_peak_limits_choose_what_is_loaded():
     costs = CostModel(openflamingo_3b())
-    assert loadable_exits(Budget(), costs, 4) == 6
-    assert loadable_exits(Budget(peak_memory_gib=4.0), costs, 4) == 3
-    assert loadable_exits(Budget(peak_memory_gib=4.0), costs, 2) == 6
-    assert loadable_exits(Budget(peak_memory_gib=4.0, peak_llm_gmac=5.0), costs, 2) == 2
+    assert loadable_exits(Budget(), costs) == 6
+    assert loadable_exits(Budget(peak_memory_gib=4.0), costs) == 3
+    assert loadable_exits(Budget(peak_memory_gib=4.0), costs, PRECISIONS["bfloat16"]) == 6
+    assert loadable_exits(Budget(peak_memory_gib=4.0, peak_llm_gmac=5.0), costs, PRECISIONS["bfloat16"]) == 2
     with pytest.raises(BudgetError, match="peak_memory_gib = 1 can't"):
-        loadable_exits(Budget(peak_memory_gib=1.0), costs, 4)
+        loadable_exits(Budget(peak_memory_gib=1.0), costs)
 
 
 def test_exits_before_the_first_cross_attention_are_blind():

@@ -17,9 +17,10 @@ from deer_policies.deer.backbone import DeerModel
 from deer_policies.deer.budget import CostModel
 from deer_policies.deer.checkpoint import load_policy
 from deer_policies.deer.config import changed
-from deer_policies.deer.cost_table import PRECISIONS, cost_table, relation_to_paper
+from deer_policies.deer.cost_table import cost_table, relation_to_paper
 from deer_policies.deer.exits import ThresholdRule
 from deer_policies.deer.policy import example_observation
+from deer_policies.deer.precision import PRECISIONS
 from deer_policies.deer.presets import deer_nano, openflamingo_3b, openflamingo_9b
 from deer_policies.errors import CheckpointError, ConfigError
 from deer_ros.cli.cost import config_of
@@ -163,16 +164,19 @@ def test_known_parameters_and_memory(size, layers):
     single, half, *_ = row.memory
     assert single.weights_gib * 2**30 / 1e9 == pytest.approx(POLICY_FLOAT32_GB[size, layers], rel=3e-3)
     assert single.weights_gib == pytest.approx(row.parameters * 4 / 2**30)
-    assert half.weights_gib == pytest.approx(single.weights_gib / 2)
+    # The head stays float32.
+    head = sum(weight.numel() for weight in model.head.parameters())
+    assert half.weights_gib == pytest.approx(single.weights_gib / 2 + head * 2 / 2**30)
     assert half.activations_gib == pytest.approx(single.activations_gib / 2)
 
 
 def test_weight_only_precisions_count_their_scales():
-    """One linear layer of each kind by hand: int8 has a scale a row, int4 scale and zero for each 128 inputs."""
+    """By hand: int8 has scale and zero (4 and 1 bytes) for a row, int4 both (2 and 2) for 32 inputs."""
     config = deer_nano()
     with torch.device("meta"):
         model = DeerModel(config, auxiliary_heads=False)
     numbers = sum(weight.numel() for weight in model.parameters())
+    head = sum(weight.numel() for weight in model.head.parameters())
     linear = [
         weight
         for name, weight in model.named_parameters()
@@ -180,10 +184,11 @@ def test_weight_only_precisions_count_their_scales():
     ]
     stored = sum(weight.numel() for weight in linear)
     rows = sum(weight.shape[0] for weight in linear)
-    groups = sum(weight.shape[0] * -(-weight.shape[1] // 128) for weight in linear)
-    _, _, int8, int4 = cost_table(config).exits[-1].memory
-    assert int8.weights_gib * 2**30 == pytest.approx(stored + 2 * (numbers - stored) + 2 * rows)
-    assert int4.weights_gib * 2**30 == pytest.approx(stored / 2 + 2 * (numbers - stored) + 4 * groups)
+    groups = sum(weight.shape[0] * weight.shape[1] // 32 for weight in linear)
+    rest = 2 * (numbers - head - stored) + 4 * head
+    *_, int8, int4 = cost_table(config).exits[-1].memory
+    assert int8.weights_gib * 2**30 == stored + rest + 5 * rows
+    assert int4.weights_gib * 2**30 == stored / 2 + rest + 4 * groups
 
 
 @pytest.mark.parametrize("tokens", [0, 33])
@@ -213,7 +218,7 @@ def test_command_prints_json(capsys):
     assert (printed["policy"], printed["tokens"]) == ("openflamingo-3b", 13)
     assert [row["exit_layer"] for row in printed["exits"]] == [1, 3, 5, 7, 9, 11]
     assert printed["exits"][-1]["llm_gmac"] == pytest.approx(12 * 1.254, abs=0.01)
-    assert [entry["precision"] for entry in printed["exits"][0]["memory"]] == [p.name for p in PRECISIONS]
+    assert [entry["precision"] for entry in printed["exits"][0]["memory"]] == list(PRECISIONS)
 
 
 def test_command_prints_a_table(capsys, monkeypatch):

@@ -35,12 +35,14 @@ class ScriptedPolicy:
     def __init__(self):
         self.info = PolicyInfo("scripted", (1, 3), STATIC.shape, GRIPPER.shape)
         self.budget = Budget()
+        self.loaded_as = None
         self.load_error = None
         self.step_error = None
         self.step_time_s = 0.0
         self.seen = []
 
-    def load(self, name, device, threads):
+    def load(self, *parameters):
+        self.loaded_as = parameters
         if self.load_error is not None:
             raise self.load_error
         return self
@@ -170,6 +172,15 @@ def active(running):
     return running
 
 
+def test_a_precision_that_there_is_not():
+    rclpy.init(args=["--ros-args", "-p", "precision:=int3"], domain_id=free_domain_id())
+    try:
+        with pytest.raises(ConfigError, match=r"precision of node policy is 'int3'; it must be one of float32"):
+            PolicyNode()
+    finally:
+        rclpy.try_shutdown()
+
+
 def test_what_can_not_be_loaded_can_be_tried_again(rig):
     rig.policy.load_error = CheckpointError("the file is damaged")
     with pytest.raises(StackError, match="refused"):
@@ -180,6 +191,7 @@ def test_what_can_not_be_loaded_can_be_tried_again(rig):
         rig.change(Transition.TRANSITION_CONFIGURE)
     rig.policy.info = PolicyInfo("scripted", (1, 3), STATIC.shape, GRIPPER.shape)
     rig.change(Transition.TRANSITION_CONFIGURE)
+    assert rig.policy.loaded_as == ("deer-nano", "cpu", 2, "float32")
     assert rig.client.send("go").result(DEADLINE_S).outcome is Outcome.REJECTED
     rig.change(Transition.TRANSITION_ACTIVATE)
     wait(lambda: rig.static.get_subscription_count())

@@ -112,7 +112,7 @@ class ActionHead(nn.Module):
             pose (batch, window, 6) in [-1, 1], gripper logit (batch, window) with positive for open, state after the
             last step.
         """
-        x = features
+        x = features.to(cast(nn.LayerNorm, self.norms[0]).weight.dtype)
         if self.proprioception is not None:
             if proprioception is None:
                 raise ValueError("this action head needs the proprioception")

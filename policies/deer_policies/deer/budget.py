@@ -11,6 +11,7 @@ import torch
 
 from deer_policies.deer.backbone import DeerModel
 from deer_policies.deer.config import ENCODED_PROPRIOCEPTION, DeerConfig
+from deer_policies.deer.precision import FLOAT32, Precision, Storage
 from deer_policies.errors import BudgetError
 from deer_policies.interfaces import Budget
 
@@ -95,9 +96,12 @@ class CostModel:
 
     def parameters(self, exit_index: int) -> int:
         """Weights that must be loaded to run up to an exit, counted on a model without storage."""
+        return sum(parameter.numel() for parameter in self.empty_model(exit_index).parameters())
+
+    def empty_model(self, exit_index: int) -> DeerModel:
+        """What must be loaded to run up to an exit, without storage."""
         with torch.device("meta"):
-            model = DeerModel(self.config, auxiliary_heads=False, exits=exit_index + 1)
-        return sum(parameter.numel() for parameter in model.parameters())
+            return DeerModel(self.config, auxiliary_heads=False, exits=exit_index + 1)
 
     def activations(self, tokens: int | None = None) -> int:
         """Numbers alive at the worst moment of a step, from the largest layer of each part, with fused attention.
@@ -126,9 +130,10 @@ class CostModel:
         text = (tokens or language.max_tokens) * language.dim * (8 + 2 * language.mlp_ratio)
         return max(views * seen, views * resampled, read + text)
 
-    def memory_gib(self, exit_index: int, bytes_per_number: int = 4) -> float:
+    def memory_gib(self, exit_index: int, precision: Precision = FLOAT32) -> float:
         """Weights and activations of a policy that goes up to an exit; libraries and their workspaces come on top."""
-        return (self.parameters(exit_index) + self.activations()) * bytes_per_number / GIB
+        weights = Storage(precision, self.empty_model(exit_index)).bytes
+        return (weights + self.activations() * precision.dtype.itemsize) / GIB
 
 
 def enough(cost: float) -> str:
@@ -163,7 +168,7 @@ def fitting_exits(name: str, limit: float | None, costs: Sequence[float]) -> int
     return fitting
 
 
-def loadable_exits(budget: Budget, costs: CostModel, bytes_per_number: int) -> int:
+def loadable_exits(budget: Budget, costs: CostModel, precision: Precision = FLOAT32) -> int:
     """Number of exits whose layers are worth loading under the limits on peak computation and memory.
 
     Raises:
@@ -174,7 +179,7 @@ def loadable_exits(budget: Budget, costs: CostModel, bytes_per_number: int) -> i
     allowed = fitting_exits("peak_llm_gmac", budget.peak_llm_gmac, gmac)
     if budget.peak_memory_gib is None:
         return allowed
-    gib = [costs.memory_gib(index, bytes_per_number) for index in exits]
+    gib = [costs.memory_gib(index, precision) for index in exits]
     return min(allowed, fitting_exits("peak_memory_gib", budget.peak_memory_gib, gib))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,10 +20,13 @@ from deer_policies.deer.backbone import DeerModel
 from deer_policies.deer.budget import CostModel, loadable_exits
 from deer_policies.deer.config import DeerConfig
 from deer_policies.deer.policy import DeerPolicy
+from deer_policies.deer.precision import Storage, converted, is_packed, precision_named
 from deer_policies.deer.thresholds import Calibration, Tuned
 from deer_policies.deer.tokenizer import Tokenizer
 from deer_policies.errors import CheckpointError, ConfigError, DeerError, listed
 from deer_policies.interfaces import Budget
+
+logger = logging.getLogger(__name__)
 
 FORMAT = "deer-checkpoint-1"
 BUNDLED = Path(__file__).resolve().parents[1] / "checkpoints"
@@ -67,11 +71,11 @@ def save(
         dtype: of the weights in the file.
 
     Raises:
-        CheckpointError: if a weight is beyond the range of `dtype`.
+        CheckpointError: if a weight is beyond the range of `dtype`, or was packed as integers when it was loaded.
     """
     path = Path(path)
     tensors = {
-        name: _stored(name, tensor, dtype)
+        name: _written(name, tensor, dtype)
         for name, tensor in checkpoint.model.state_dict().items()
         if auxiliary_heads or not name.startswith(AUXILIARY)
     }
@@ -100,11 +104,10 @@ def save(
         partial.unlink(missing_ok=True)
 
 
-def _stored(name: str, tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    stored = tensor.detach().to("cpu", dtype).contiguous()
-    if dtype == torch.float16 and not bool(torch.isfinite(stored).all()):
-        raise CheckpointError(f"{name} has weights beyond the range of float16; store it as bfloat16 or float32")
-    return stored
+def _written(name: str, tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    if is_packed(tensor):
+        raise CheckpointError(f"{name} is packed as integers, which is for running only; load it as float32 to save it")
+    return converted(name, tensor, dtype)
 
 
 def find(name_or_path: str | Path) -> Path:
@@ -127,29 +130,40 @@ def load(
     device: str | torch.device = "cpu",
     peak: Budget | None = None,
     auxiliary_heads: bool = False,
+    precision: str = "float32",
 ) -> Checkpoint:
     """Reads a checkpoint.
+
+    Weights are converted as they are read, one at a time, so that they never stand in memory twice.
 
     Args:
         name_or_path: bundled name, such as 'deer-nano', or path.
         device: where the weights go.
         peak: layers beyond what its peak limits allow (computation, memory) are not even read.
         auxiliary_heads: build the auxiliary heads too, to train on; the file must hold them.
+        precision: how weights are held, a name in `precision.PRECISIONS`; models are trained in float32.
 
     Raises:
-        CheckpointError: if there is no such file, it is damaged, or a tensor is missing, unexpected or misshapen.
+        CheckpointError: if there is no such file, it is damaged, or a tensor is missing, unexpected, misshapen or
+            beyond the range of float16.
+        ConfigError: if there is no such precision, or the library for it is missing.
         BudgetError: if the peak limits don't even allow the first exit.
     """
-    path = find(name_or_path)
+    path, held = find(name_or_path), precision_named(precision)
     with _errors_explained(path), safetensors.safe_open(path, "pt") as file:
         metadata = file.metadata() or {}
         config = _config(path, metadata)
         tokenizer = Tokenizer.from_json(metadata["tokenizer"])
-        exits = None if peak is None else loadable_exits(peak, CostModel(config), torch.float32.itemsize)
+        exits = None if peak is None else loadable_exits(peak, CostModel(config), held)
         with torch.device("meta"):
-            wanted = DeerModel(config, auxiliary_heads, exits).state_dict()
+            empty = DeerModel(config, auxiliary_heads, exits)
+        wanted, storage = empty.state_dict(), Storage(held, empty)
         _check_names(path, set(file.keys()), wanted, config)
-        weights = {name: _tensor(path, file, name, like.shape) for name, like in wanted.items()}
+        if storage.unpacked:
+            logger.warning("%s: no %s kernel takes the shape of %s", path, held.name, listed(storage.unpacked))
+        weights = {
+            name: storage.stored(name, _tensor(path, file, name, like.shape), device) for name, like in wanted.items()
+        }
         calibration = _calibration(path, file, metadata, config)
         budget = Budget(**json.loads(metadata.get("budget", "{}")))
         provenance = json.loads(metadata.get("provenance", "{}"))
@@ -165,13 +179,18 @@ def read_config(name_or_path: str | Path) -> DeerConfig:
         return _config(path, file.metadata() or {})
 
 
-def load_policy(name_or_path: str | Path, device: str | torch.device = "cpu", peak: Budget | None = None) -> DeerPolicy:
+def load_policy(
+    name_or_path: str | Path,
+    device: str | torch.device = "cpu",
+    peak: Budget | None = None,
+    precision: str = "float32",
+) -> DeerPolicy:
     """A policy that is ready to run, with the budget that its checkpoint names; see `load` for arguments and errors.
 
     Raises:
         CheckpointError: also if the action heads were never trained.
     """
-    checkpoint = load(name_or_path, device, peak)
+    checkpoint = load(name_or_path, device, peak, precision=precision)
     if checkpoint.untrained:
         raise CheckpointError(
             f"{name_or_path} has action heads with initial values only (it was imported from a release without heads) "
@@ -223,8 +242,7 @@ def _check_names(path: Path, present: set[str], wanted: dict[str, torch.Tensor],
 
 
 def _tensor(path: Path, file: Any, name: str, shape: torch.Size) -> torch.Tensor:
-    # A copy of its own is aligned, which results of matrix products depend on in the last bit.
-    tensor = file.get_tensor(name).to(torch.float32, copy=True)
+    tensor: torch.Tensor = file.get_tensor(name)
     if tensor.shape != shape:
         raise CheckpointError(
             f"{path}: tensor {name} has shape {tuple(tensor.shape)}; the configuration says {tuple(shape)}"

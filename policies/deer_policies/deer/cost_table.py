@@ -5,46 +5,16 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import torch
-from torch import nn
-
 from deer_policies.deer.backbone import DeerModel
 from deer_policies.deer.budget import GIB, GIGA, CostModel
 from deer_policies.deer.config import DeerConfig
+from deer_policies.deer.precision import PRECISIONS, Precision, Storage
 from deer_policies.deer.presets import openflamingo_3b
 from deer_policies.errors import ConfigError
 
 PAPER_TOKENS = 13
 PAPER_LAYERS = (24, 12, 6)
 """Layers whose cost the DeeR paper states as 31.2, 15.6 and 7.8 GFLOPs."""
-
-
-@dataclass(frozen=True)
-class Precision:
-    """How numbers are stored.
-
-    Attributes:
-        name: as shown.
-        linear_bits: of one weight of a linear layer of the transformers (vision, resampler, language model).
-        other_bits: of every other weight, and of activations.
-        scale_bits: of the scale of a group of linear weights; 0 if there is none.
-        group: linear weights along the input that share a scale; None for all of a row.
-    """
-
-    name: str
-    linear_bits: int
-    other_bits: int
-    scale_bits: int = 0
-    group: int | None = None
-
-
-PRECISIONS = (
-    Precision("float32", 32, 32),
-    Precision("bf16/fp16", 16, 16),
-    Precision("int8 weights", 8, 16, scale_bits=16),
-    Precision("int4 weights", 4, 16, scale_bits=32, group=128),
-)
-"""int8: a 16-bit scale for each output row. int4: a 16-bit scale and a 16-bit zero for each 128 inputs."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +39,7 @@ class ExitCost:
         total_gmac: of all parts with one run of the head.
         checked_gmac: the same with `head_runs` runs.
         parameters: that must be loaded.
-        memory: in each precision.
+        memory: in each precision of `precision.PRECISIONS`.
     """
 
     exit_index: int
@@ -137,8 +107,7 @@ def relation_to_paper() -> str:
 
 def _exit_cost(costs: CostModel, index: int, tokens: int) -> ExitCost:
     head_runs = index + 2
-    with torch.device("meta"):
-        model = DeerModel(costs.config, auxiliary_heads=False, exits=index + 1)
+    model = costs.empty_model(index)
     return ExitCost(
         exit_index=index,
         exit_layer=costs.config.language.exit_layers[index],
@@ -150,19 +119,10 @@ def _exit_cost(costs: CostModel, index: int, tokens: int) -> ExitCost:
         total_gmac=costs.total_gmac(index, tokens),
         checked_gmac=costs.total_gmac(index, tokens, head_runs),
         parameters=costs.parameters(index),
-        memory=tuple(_memory(model, costs.activations(tokens), precision) for precision in PRECISIONS),
+        memory=tuple(_memory(model, costs.activations(tokens), precision) for precision in PRECISIONS.values()),
     )
 
 
 def _memory(model: DeerModel, activations: int, precision: Precision) -> MemoryCost:
-    linear = [
-        module.weight
-        for part in (model.vision, model.resampler, model.layers)
-        for module in part.modules()
-        if isinstance(module, nn.Linear)
-    ]
-    stored = sum(weight.numel() for weight in linear)
-    scales = sum(weight.shape[0] * -(-weight.shape[1] // (precision.group or weight.shape[1])) for weight in linear)
-    others = sum(parameter.numel() for parameter in model.parameters()) - stored
-    bits = stored * precision.linear_bits + others * precision.other_bits + scales * precision.scale_bits
-    return MemoryCost(precision.name, bits / 8 / GIB, activations * precision.other_bits / 8 / GIB)
+    weights = Storage(precision, model).bytes
+    return MemoryCost(precision.name, weights / GIB, activations * precision.dtype.itemsize / GIB)

@@ -14,10 +14,11 @@ import torch
 
 from deer_policies.deer.action_head import HeadState
 from deer_policies.deer.backbone import DeerModel, Text
-from deer_policies.deer.budget import CostModel, enough, fitting_exits, within
+from deer_policies.deer.budget import GIB, CostModel, enough, fitting_exits, within
 from deer_policies.deer.criteria import Candidate
 from deer_policies.deer.deadline import QUANTILE, Clock, DeadlineRule, SegmentEstimate, SegmentTimes, Stopwatch
 from deer_policies.deer.exits import ALWAYS, ExitRule, ThresholdRule, run_to_exit
+from deer_policies.deer.precision import held_bytes
 from deer_policies.deer.preprocess import stack_views
 from deer_policies.deer.thresholds import Calibration, rule_for_average
 from deer_policies.deer.tokenizer import Tokenizer
@@ -273,8 +274,8 @@ class DeerPolicy:
     @cached_property
     def memory_gib(self) -> float:
         """Weights that are loaded, and activations; libraries and their workspaces come on top."""
-        size = self.model.embedding.weight.element_size()
-        return self.costs.memory_gib(len(self.info.exit_layers) - 1, size)
+        activations = self.costs.activations() * self.model.embedding.weight.element_size()
+        return (held_bytes(self.model) + activations) / GIB
 
     def segment_estimate(self, quantile: float = QUANTILE) -> SegmentEstimate:
         """How long each segment of a step takes here, in this share of the last steps; the first call runs some."""

@@ -71,8 +71,8 @@ class VisionEncoder(nn.Module):
         )
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Normalised images (batch, 3, height, width) float -> patch tokens (batch, tokens, dim)."""
-        x = self.stem(images).flatten(2).transpose(1, 2)
+        """Normalised images (batch, 3, height, width) -> patch tokens (batch, tokens, dim), floats like the weights."""
+        x = self.stem(images.to(self.position_embedding.dtype)).flatten(2).transpose(1, 2)
         if self.class_embedding is not None:
             first = self.class_embedding.to(x.dtype).expand(len(x), 1, -1)
             x = torch.cat([first, x], dim=1)
