@@ -28,6 +28,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--average-llm-gmac", type=float, help="budget: mean cost of the language model in 1e9 MAC a step"
     )
     depth.add_argument("--fixed-exit", type=int, help="always take this exit (0 is the shallowest, -1 the deepest)")
+    parser.add_argument(
+        "--reuse-views-below",
+        type=float,
+        default=0.0,
+        help="don't encode a camera's image again if its pixels (0..255) differ by less than this on average from the "
+        "image that was encoded last; 0: always encode",
+    )
     parser.add_argument("--workers", type=int, default=2, help="processes")
     parser.add_argument("--max-steps", type=int, default=360, help="control steps before a trial counts as failed")
     parser.add_argument(
@@ -35,16 +42,20 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def make_policy(name: str, average_llm_gmac: float | None, fixed_exit: int | None) -> Any:
-    """Builds the policy inside a worker, on one thread, with the depth asked for."""
+def make_policy(
+    name: str, average_llm_gmac: float | None, fixed_exit: int | None, reuse_views_below: float
+) -> Any:
+    """Builds the policy inside a worker, on one thread, with the depth and the reuse of views asked for."""
     import torch
 
     from deer_policies.deer.checkpoint import load_policy
     from deer_policies.deer.exits import ThresholdRule
+    from deer_policies.deer.view_reuse import ViewReuse
     from deer_policies.interfaces import Budget
 
     torch.set_num_threads(1)
     policy = load_policy(name)
+    policy.set_view_reuse(ViewReuse(reuse_views_below))
     if fixed_exit is not None:
         policy.set_exit_rule(ThresholdRule.fixed(range(len(policy.info.exit_layers))[fixed_exit]))
     elif average_llm_gmac is not None:
@@ -59,7 +70,9 @@ def run(arguments: argparse.Namespace) -> int:
 
     tasks = FIXTURE_TASKS if arguments.tasks == ["fixtures"] else tuple(arguments.tasks)
     plan = trials(arguments.scene, tasks, arguments.starts, arguments.seed)
-    factory = functools.partial(make_policy, arguments.policy, arguments.average_llm_gmac, arguments.fixed_exit)
+    factory = functools.partial(
+        make_policy, arguments.policy, arguments.average_llm_gmac, arguments.fixed_exit, arguments.reuse_views_below
+    )
     factory()
     outcomes = []
     started = time.monotonic()

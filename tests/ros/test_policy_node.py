@@ -40,7 +40,7 @@ class ScriptedPolicy:
         self.step_time_s = 0.0
         self.seen = []
 
-    def load(self, name, device, threads):
+    def load(self, name, device, threads, reuse_views_below):
         if self.load_error is not None:
             raise self.load_error
         return self

@@ -19,6 +19,7 @@ from deer_policies.deer.exits import ALWAYS, Candidate, ExitRule, ThresholdRule,
 from deer_policies.deer.preprocess import stack_views
 from deer_policies.deer.thresholds import Calibration, thresholds_for_average
 from deer_policies.deer.tokenizer import Tokenizer
+from deer_policies.deer.view_reuse import EncodedViews, ViewReuse, encode_views
 from deer_policies.errors import BudgetError, ConfigError
 from deer_policies.interfaces import (
     PROPRIOCEPTION_SIZE,
@@ -39,10 +40,11 @@ LATENCY_QUANTILE = 0.9
 
 @dataclass(frozen=True)
 class PolicyState:
-    """What a subtask has left behind: the head's recurrent state and the number of steps taken."""
+    """What a subtask has left behind: the head's recurrent state, steps taken, and the views as last encoded."""
 
     head: HeadState
     step: int = 0
+    views: EncodedViews | None = None
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,7 @@ class DeerPolicy:
         )
         self._texts: OrderedDict[str, Text] = OrderedDict()
         self._latency_ms: tuple[float, ...] | None = None
+        self._view_reuse = ViewReuse()
         self._plan = _Plan(Budget(), ThresholdRule.fixed(len(model.exit_layers) - 1))
         if budget is not None:
             self.set_budget(budget)
@@ -154,6 +157,10 @@ class DeerPolicy:
             )
         self._plan = _Plan(Budget(), rule)
 
+    def set_view_reuse(self, reuse: ViewReuse) -> None:
+        """Chooses which views are encoded again, under any budget and exit rule; takes effect at the next step."""
+        self._view_reuse = reuse
+
     def initial_state(self) -> PolicyState:
         """The state before the first step of a subtask."""
         with torch.inference_mode():
@@ -178,8 +185,9 @@ class DeerPolicy:
             if plan.budget.peak_llm_gmac is not None:
                 limit = plan.budget.peak_llm_gmac
                 rule = rule.limited(fitting_exits("peak_llm_gmac", limit, self._llm_gmac(tokens)))
-            views = stack_views(observation.rgb_static, observation.rgb_gripper, self.model.config.preprocess)
-            media = self.model.media(views[None].to(self.device))
+            images = stack_views(observation.rgb_static, observation.rgb_gripper, self.model.config.preprocess)
+            views = encode_views(images, state.views, self._view_reuse, self._encode)
+            media = views.latents.flatten(0, 1)[None]
             robot = torch.from_numpy(observation.proprioception)[None, None].to(self.device)
             candidates, distances = run_to_exit(self.model, text, media, robot, state.head, rule, state.step)
             pose, gripper_logit, head_state = candidates[-1].output
@@ -188,9 +196,13 @@ class DeerPolicy:
                 values = values.astype(np.float16)
         action = Action.clipped(values)
         exit_index = len(candidates) - 2
-        report = self._report(exit_index, candidates, distances, rule, tokens, (time.perf_counter() - started) * 1e3)
+        latency_ms = (time.perf_counter() - started) * 1e3
+        report = self._report(exit_index, candidates, distances, rule, tokens, views.encoded, latency_ms)
         chunk = ActionChunk(action.values[None], self.info.rate_hz)
-        return chunk, PolicyState(head_state, state.step + 1), report
+        return chunk, PolicyState(head_state, state.step + 1, views), report
+
+    def _encode(self, images: torch.Tensor) -> torch.Tensor:
+        return self.model.segments.encode(images.to(self.device))
 
     def _report(
         self,
@@ -199,6 +211,7 @@ class DeerPolicy:
         distances: list[float],
         rule: ExitRule,
         tokens: int,
+        encoded_views: tuple[bool, ...],
         latency_ms: float,
     ) -> ExitReport:
         last = len(self.model.config.language.exit_layers) - 1
@@ -209,10 +222,11 @@ class DeerPolicy:
             distances=tuple(distances),
             thresholds=rule.thresholds,
             llm_gmac=self.costs.llm_gmac(exit_index, tokens),
-            total_gmac=self.costs.total_gmac(exit_index, tokens, head_runs),
+            total_gmac=self.costs.total_gmac(exit_index, tokens, head_runs, sum(encoded_views)),
             full_llm_gmac=self.costs.llm_gmac(last, tokens),
             full_total_gmac=self.costs.total_gmac(last, tokens),
             latency_ms=latency_ms,
+            encoded_views=encoded_views,
         )
 
     def _text(self, instruction: str) -> Text:
