@@ -42,9 +42,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def make_policy(
-    name: str, average_llm_gmac: float | None, fixed_exit: int | None, reuse_views_below: float
-) -> Any:
+def make_policy(name: str, average_llm_gmac: float | None, fixed_exit: int | None, reuse_views_below: float) -> Any:
     """Builds the policy inside a worker, on one thread, with the depth and the reuse of views asked for."""
     import torch
 

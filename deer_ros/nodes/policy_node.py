@@ -69,7 +69,9 @@ class PolicyNode(ManagedNode):
             text(self, "policy", "deer-nano", "name of a bundled policy, or path of a checkpoint"),
             text(self, "device", "cpu", "where it runs: cpu, cuda, cuda:0, ..."),
             integer(self, "threads", 2, 1, 256, "threads of the model on a CPU"),
-            number(self, "reuse_views_below", 0.0, 0.0, 255.0, "mean pixel change below which a view is not encoded anew"),
+            number(
+                self, "reuse_views_below", 0.0, 0.0, 255.0, "mean pixel change below which a view is not encoded anew"
+            ),
         )
         self._average_llm_gmac = number(self, "average_llm_gmac", 0.0, 0.0, 1e6, "first budget, 1e9 MAC; 0: no limit")
         self._rate_hz = number(

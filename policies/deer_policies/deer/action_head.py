@@ -31,6 +31,7 @@ class HeadState:
         return HeadState(self.hidden * factor, self.cell * factor)
 
 
+# An exported head takes and gives the two tensors.
 torch.export.register_dataclass(HeadState, serialized_type_name="deer_policies.HeadState")
 
 

@@ -91,7 +91,7 @@ class CostModel:
     def total_gmac(
         self, exit_index: int, tokens: int | None = None, head_runs: int = 1, encoded_views: int | None = None
     ) -> float:
-        """Vision and resampler on all views or on so many, layers up to an exit and all runs of the head, in 1e9 MAC."""
+        """Vision and resampler on so many views or on all, layers up to an exit, all runs of the head, in 1e9 MAC."""
         # Every view costs the same.
         views = self.config.views if encoded_views is None else encoded_views
         rest = views * (self.vision_mac + self.resampler_mac) // self.config.views + head_runs * self.head_mac

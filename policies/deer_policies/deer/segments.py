@@ -15,7 +15,7 @@ from deer_policies.deer.vision import VisionEncoder
 
 
 def max_pooled(x: torch.Tensor, mask: torch.Tensor, over_padding: bool) -> torch.Tensor:
-    """Maximum over the text tokens that `mask` (batch, tokens) has, or over all: (batch, tokens, dim) -> (batch, dim)."""
+    """Maximum over the text tokens in `mask` (batch, tokens), or over all: (batch, tokens, dim) -> (batch, dim)."""
     if not over_padding:
         x = x.masked_fill(~mask[..., None], float("-inf"))
     return x.amax(dim=1)
@@ -63,7 +63,8 @@ class LayersToExit(nn.Module):
     """Language model layers from behind one exit up to the next, and the pooled feature there.
 
     Cross-attention keys and values are computed here and not with the images: for layers that an exit leaves out they
-    would be work for nothing (12 % of a layer, in `deer-nano` and in OpenFlamingo-3B).
+    would be work for nothing (12 % of a layer of OpenFlamingo-3B), and kept for views that are not encoded again they
+    could save 0.9 % of a full step, of which the views themselves are 93 %.
     """
 
     def __init__(self, layers: Iterable[nn.Module], over_padding: bool) -> None:

@@ -33,7 +33,9 @@ class ViewReuse:
         if not 0.0 <= self.below <= LARGEST_CHANGE:
             raise ConfigError(f"views are reused below a change of {self.below}; it must be in 0 (never) to 255")
         if self.most_steps < 1:
-            raise ConfigError(f"views are reused for {self.most_steps} steps; it must be at least 1, or `below` 0 for never")
+            raise ConfigError(
+                f"views are reused for {self.most_steps} steps; it must be at least 1, or `below` 0 for never"
+            )
 
 
 @dataclass(frozen=True)
@@ -73,9 +75,7 @@ def encode_views(
     if before is None:
         return EncodedViews(images, encode(images), (0,) * len(images))
     change = (images.short() - before.images.short()).abs().float().mean((1, 2, 3))
-    kept = [
-        float(mean) < reuse.below and age < reuse.most_steps for mean, age in zip(change, before.ages, strict=True)
-    ]
+    kept = [float(mean) < reuse.below and age < reuse.most_steps for mean, age in zip(change, before.ages, strict=True)]
     ages = tuple(age + 1 if keep else 0 for keep, age in zip(kept, before.ages, strict=True))
     fresh = [view for view, keep in enumerate(kept) if not keep]
     if not fresh:
