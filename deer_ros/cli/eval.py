@@ -39,6 +39,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     depth.add_argument("--fixed-exit", type=int, help="always take this exit (0 is the shallowest, -1 the deepest)")
     add_promise(depth)
     parser.add_argument("--precision", choices=PRECISIONS, default="float32", help="how the weights are held")
+    parser.add_argument(
+        "--reuse-views-below",
+        type=float,
+        default=0.0,
+        help="don't encode a camera's image again if its pixels (0..255) differ by less than this on average from the "
+        "image that was encoded last; 0: always encode",
+    )
     parser.add_argument("--workers", type=int, default=2, help="processes")
     parser.add_argument("--max-steps", type=int, default=360, help="control steps before a trial counts as failed")
     parser.add_argument(
@@ -47,15 +54,21 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def make_policy(
-    name: str, precision: str, budget: Budget | None = None, rule: ThresholdRule | None = None
+    name: str,
+    precision: str,
+    reuse_views_below: float,
+    budget: Budget | None = None,
+    rule: ThresholdRule | None = None,
 ) -> DeerPolicy:
     """Builds the policy inside a worker, on one thread, with the budget of its checkpoint, another, or an exit rule."""
     import torch
 
     from deer_policies.deer.checkpoint import load_policy
+    from deer_policies.deer.view_reuse import ViewReuse
 
     torch.set_num_threads(1)
     policy = load_policy(name, precision=precision)
+    policy.set_view_reuse(ViewReuse(reuse_views_below))
     if budget is not None:
         policy.set_budget(budget)
     if rule is not None:
@@ -90,7 +103,10 @@ def run(arguments: argparse.Namespace) -> int:
 
     tasks = FIXTURE_TASKS if arguments.tasks == ["fixtures"] else tuple(arguments.tasks)
     plan = trials(arguments.scene, tasks, arguments.starts, arguments.seed)
-    factory = functools.partial(make_policy, arguments.policy, arguments.precision, **depth_asked_for(arguments))
+    depth = depth_asked_for(arguments)
+    factory = functools.partial(
+        make_policy, arguments.policy, arguments.precision, arguments.reuse_views_below, **depth
+    )
     factory()
     outcomes = []
     started = time.monotonic()

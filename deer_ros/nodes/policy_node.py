@@ -42,24 +42,27 @@ CHECK_PERIOD_S = 0.05
 LATENCIES_KEPT = 300
 
 
-def load_named(name: str, device: str, threads: int, precision: str) -> Policy:
+def load_named(name: str, device: str, threads: int, precision: str, reuse_views_below: float) -> Policy:
     """Loads a bundled policy by name, or one from a checkpoint's path, to run on that many threads."""
     import torch
 
     from deer_policies.deer.checkpoint import load_policy
+    from deer_policies.deer.view_reuse import ViewReuse
 
     torch.set_num_threads(threads)
-    return load_policy(name, device, precision=precision)
+    policy = load_policy(name, device, precision=precision)
+    policy.set_view_reuse(ViewReuse(reuse_views_below))
+    return policy
 
 
 class PolicyNode(ManagedNode):
     """Wires policy, frames and goals together.
 
     Args:
-        load: makes the policy from the parameters policy, device, threads and precision.
+        load: makes the policy from the parameters policy, device, threads, precision and reuse_views_below.
     """
 
-    def __init__(self, load: Callable[[str, str, int, str], Policy] = load_named) -> None:
+    def __init__(self, load: Callable[[str, str, int, str, float], Policy] = load_named) -> None:
         super().__init__("policy")
         number, integer, text = parameters.number, parameters.integer, parameters.text
         self._load = partial(
@@ -68,6 +71,9 @@ class PolicyNode(ManagedNode):
             text(self, "device", "cpu", "where it runs: cpu, cuda, cuda:0, ..."),
             integer(self, "threads", 2, 1, 256, "threads of the model on a CPU"),
             text(self, "precision", "float32", "how the policy's weights are held", tuple(PRECISIONS)),
+            number(
+                self, "reuse_views_below", 0.0, 0.0, 255.0, "mean pixel change below which a view is not encoded anew"
+            ),
         )
         self._average_llm_gmac = number(self, "average_llm_gmac", 0.0, 0.0, 1e6, "first budget, 1e9 MAC; 0: no limit")
         self._rate_hz = number(

@@ -89,9 +89,13 @@ class CostModel:
         last = self.config.language.exit_layers[exit_index]
         return sum(self.layer_mac(layer, tokens) for layer in range(last + 1)) / GIGA
 
-    def total_gmac(self, exit_index: int, tokens: int | None = None, head_runs: int = 1) -> float:
-        """Vision, resampler, language layers up to an exit and all runs of the head, in 1e9 MAC."""
-        rest = self.vision_mac + self.resampler_mac + head_runs * self.head_mac
+    def total_gmac(
+        self, exit_index: int, tokens: int | None = None, head_runs: int = 1, encoded_views: int | None = None
+    ) -> float:
+        """Vision and resampler on so many views or on all, layers up to an exit, all runs of the head, in 1e9 MAC."""
+        # Every view costs the same.
+        views = self.config.views if encoded_views is None else encoded_views
+        rest = views * (self.vision_mac + self.resampler_mac) // self.config.views + head_runs * self.head_mac
         return self.llm_gmac(exit_index, tokens) + rest / GIGA
 
     def parameters(self, exit_index: int) -> int:

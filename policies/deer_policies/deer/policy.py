@@ -22,6 +22,7 @@ from deer_policies.deer.precision import held_bytes
 from deer_policies.deer.preprocess import stack_views
 from deer_policies.deer.thresholds import Calibration, rule_for_average
 from deer_policies.deer.tokenizer import Tokenizer
+from deer_policies.deer.view_reuse import EncodedViews, ViewReuse, encode_views
 from deer_policies.errors import BudgetError, ConfigError
 from deer_policies.interfaces import (
     PROPRIOCEPTION_SIZE,
@@ -44,10 +45,11 @@ MEASURED_STEPS = 10
 
 @dataclass(frozen=True)
 class PolicyState:
-    """What a subtask has left behind: the head's recurrent state and the number of steps taken."""
+    """What a subtask has left behind: the head's recurrent state, steps taken, and the views as last encoded."""
 
     head: HeadState
     step: int = 0
+    views: EncodedViews | None = None
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,7 @@ class DeerPolicy:
         self._clock = clock
         self._times = SegmentTimes(len(model.exit_layers))
         self._warm = False
+        self._view_reuse = ViewReuse()
         self._plan = _Plan(Budget(), ThresholdRule.fixed(len(model.exit_layers) - 1))
         if budget is not None:
             self.set_budget(budget)
@@ -170,6 +173,10 @@ class DeerPolicy:
             )
         self._plan = _Plan(Budget(), rule)
 
+    def set_view_reuse(self, reuse: ViewReuse) -> None:
+        """Chooses which views are encoded again, under any budget and exit rule; takes effect at the next step."""
+        self._view_reuse = reuse
+
     def initial_state(self) -> PolicyState:
         """The state before the first step of a subtask."""
         with torch.inference_mode():
@@ -202,8 +209,9 @@ class DeerPolicy:
             if plan.budget.latency_ms is not None:
                 due_s = started + plan.budget.latency_ms / 1e3
                 rule = DeadlineRule(rule, due_s, self._times.estimate(), self._now)
-            views = stack_views(observation.rgb_static, observation.rgb_gripper, self.model.config.preprocess)
-            media = self.model.media(views[None].to(self.device))
+            images = stack_views(observation.rgb_static, observation.rgb_gripper, self.model.config.preprocess)
+            views = encode_views(images, state.views, self._view_reuse, self._encode)
+            media = views.latents.flatten(0, 1)[None]
             watch.encode_s = self._now() - started
             robot = torch.from_numpy(observation.proprioception)[None, None].to(self.device)
             candidates, distances = run_to_exit(watch, text, media, robot, state.head, rule, state.step)
@@ -214,9 +222,13 @@ class DeerPolicy:
         action = Action.clipped(values)
         total_s = self._now() - started
         self._times.add(watch, total_s)
-        report = self._report(len(candidates) - 2, candidates, distances, rule, tokens, 1e3 * total_s)
+        exit_index = len(candidates) - 2
+        report = self._report(exit_index, candidates, distances, rule, tokens, views.encoded, 1e3 * total_s)
         chunk = ActionChunk(action.values[None], self.info.rate_hz)
-        return chunk, PolicyState(head_state, state.step + 1), report
+        return chunk, PolicyState(head_state, state.step + 1, views), report
+
+    def _encode(self, images: torch.Tensor) -> torch.Tensor:
+        return self.model.segments.encode(images.to(self.device))
 
     def _now(self) -> float:
         """The clock, when the device has done what it was told to do."""
@@ -231,6 +243,7 @@ class DeerPolicy:
         distances: list[float],
         rule: ExitRule,
         tokens: int,
+        encoded_views: tuple[bool, ...],
         latency_ms: float,
     ) -> ExitReport:
         last = len(self.model.config.language.exit_layers) - 1
@@ -241,10 +254,11 @@ class DeerPolicy:
             distances=tuple(distances),
             thresholds=rule.thresholds,
             llm_gmac=self.costs.llm_gmac(exit_index, tokens),
-            total_gmac=self.costs.total_gmac(exit_index, tokens, head_runs),
+            total_gmac=self.costs.total_gmac(exit_index, tokens, head_runs, sum(encoded_views)),
             full_llm_gmac=self.costs.llm_gmac(last, tokens),
             full_total_gmac=self.costs.total_gmac(last, tokens),
             latency_ms=latency_ms,
+            encoded_views=encoded_views,
         )
 
     def _text(self, instruction: str) -> Text:

@@ -120,8 +120,8 @@ class Recording:
     def layer_outputs(self, text: Text, media: torch.Tensor) -> torch.Tensor:
         """Hidden states (layers, batch, tokens, dim) behind every layer."""
         x, states = text.embedding, []
-        for layer in range(self.config.language.layers):
-            x = self.model.run_layers(x, text, media, layer, layer)
+        for layer in self.model.layers:
+            x = layer(x, text.bias, media)
             states.append(x)
         return torch.stack(states)
 

@@ -81,7 +81,9 @@ def _pooled_layer(recording: Recording, layer: int, final_norm: torch.Tensor | N
     batch, window = images.shape[:2]
     model, mask = recording.model, recording.tensor("train_batch/mask").bool()
     text = model.text(recording.tensor("train_batch/ids"), mask).repeated(window)
-    x = model.run_layers(text.embedding, text, model.media(images.flatten(0, 1)), 0, layer)
+    x, media = text.embedding, model.media(images.flatten(0, 1))
+    for part in model.layers[: layer + 1]:
+        x = part(x, text.bias, media)
     if final_norm is not None:
         x = F.layer_norm(x, x.shape[-1:], final_norm)
     return model.pooled(x, text.mask).unflatten(0, (batch, window))
