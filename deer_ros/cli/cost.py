@@ -78,7 +78,7 @@ def print_table(table: CostTable) -> None:
     for cost in table.exits:
         parts = (cost.vision_gmac, cost.resampler_gmac, cost.llm_gmac, cost.head_gmac, cost.total_gmac)
         work.add_row(
-            str(cost.exit_index), str(cost.exit_layer + 1), *(f"{part:.4g}" for part in (*parts, cost.checked_gmac))
+            str(cost.exit_index), str(cost.exit_layer + 1), *(f"{part:.5g}" for part in (*parts, cost.checked_gmac))
         )
         memory.add_row(
             str(cost.exit_index),
