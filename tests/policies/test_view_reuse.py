@@ -164,7 +164,7 @@ def test_deer_eval_switches_it():
     observation = episode()[0]
     encoded = []
     for below in (0.0, 1.0):
-        policy = make_policy("deer-nano", None, 0, below)
+        policy = make_policy("deer-nano", "float32", below)
         state = policy.step(observation, policy.initial_state())[1]
         encoded.append(policy.step(observation, state)[2].encoded_views)
     assert encoded == [(True, True), (False, False)]
