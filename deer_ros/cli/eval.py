@@ -55,8 +55,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def make_policy(
     name: str,
-    precision: str,
-    reuse_views_below: float,
+    precision: str = "float32",
+    reuse_views_below: float = 0.0,
     budget: Budget | None = None,
     rule: ThresholdRule | None = None,
 ) -> DeerPolicy:

@@ -64,6 +64,9 @@ class PolicyNode(ManagedNode):
 
     def __init__(self, load: Callable[[str, str, int, str, float], Policy] = load_named) -> None:
         super().__init__("policy")
+        # A parameter that is refused ends the node at once, and with it what these hold.
+        self._runner: PolicyRunner | None = None
+        self._releases: list[Callable[[], object]] = []
         number, integer, text = parameters.number, parameters.integer, parameters.text
         self._load = partial(
             load,
@@ -95,8 +98,6 @@ class PolicyNode(ManagedNode):
         self._last_gripper: float | None = None
         self._stopped = ""
         self._latencies_ms: deque[float] = deque(maxlen=LATENCIES_KEPT)
-        self._runner: PolicyRunner | None = None
-        self._releases: list[Callable[[], object]] = []
         self._inbox = ExecutorInbox(self)
         DiagnosticsPublisher(self, self._health)
 

@@ -76,12 +76,9 @@ class SegmentTimes:
     def __init__(self, exits: int) -> None:
         self._encode, self._head, self._rest = _Window(), _Window(), _Window()
         self._layers = tuple(_Window() for _ in range(exits))
-        self.steps = 0
-        """Steps measured."""
 
     def add(self, watch: Stopwatch, total_s: float) -> None:
         """Takes in one step of `total_s` in all."""
-        self.steps += 1
         self._encode.add(watch.encode_s)
         for index, window in enumerate(self._layers):
             if index < len(watch.layers_s):
