@@ -3,8 +3,8 @@
 Run: python benchmarks/segments.py [--rounds 100] [--policy deer-nano]
 
 Measures a checkpoint, and random weights in a geometry whose language model outweighs all else. Every round times each
-segment and each whole step once, and the medians of the ratios within a round are printed, so that a slow moment of the
-machine falls on both sides.
+segment and each whole step once; what counts of each is the time that a tenth of the rounds stay below, so that other
+work on the machine matters less.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ DEEP = {
     "language": {"dim": 768, "heads": 12, "cross_attention_heads": 8, "cross_attention_head_dim": 64},
 }
 WARM_UP_ROUNDS = 3
+QUANTILE = 0.1
 
 
 def deep_policy(like: DeerPolicy) -> DeerPolicy:
@@ -66,8 +67,8 @@ def seconds(call: Callable[[], object]) -> float:
 
 
 @torch.inference_mode()
-def measured(policy: DeerPolicy, rounds: int) -> list[dict[str, float]]:
-    """Seconds of each segment, and of a whole step at each fixed exit (keys 'step k'), for each round."""
+def measured(policy: DeerPolicy, rounds: int) -> dict[str, float]:
+    """Seconds of each segment, and of a whole step at each fixed exit (keys 'step k')."""
     calls = segments(policy)
     observation, state = example_observation(policy.info), policy.initial_state()
     found = []
@@ -77,36 +78,27 @@ def measured(policy: DeerPolicy, rounds: int) -> list[dict[str, float]]:
             policy.set_exit_rule(ThresholdRule.fixed(index))
             times[f"step {index}"] = seconds(lambda: policy.step(observation, state))
         found.append(times)
-    return found[WARM_UP_ROUNDS:]
+    counted = found[WARM_UP_ROUNDS:]
+    return {name: float(np.quantile([times[name] for times in counted], QUANTILE)) for name in counted[0]}
 
 
-def report(policy: DeerPolicy, rounds: list[dict[str, float]]) -> None:
+def report(policy: DeerPolicy, times: dict[str, float]) -> None:
     """Prints a Markdown table for one policy."""
-    exits = range(len(policy.info.exit_layers))
-    once = ("resize", "encode", "layers 0", "head")
+    last = len(policy.info.exit_layers) - 1
     tokens = len(policy.tokenizer.encode(example_observation(policy.info).instruction))
-    full = policy.costs.total_gmac(len(exits) - 1, tokens)
-    shares = ", ".join(
-        f"{name} {np.median([times[name] / times[f'step {exits[-1]}'] for times in rounds]):.1%}"
-        for name in rounds[0]
-        if not name.startswith("step")
-    )
-    print(f"\n{policy.info.name}: segments as shares of the deepest step: {shares}\n")
-    print("| exit after layer | step / sum of its segments | step / deepest step | its segments / all | GMAC / all |")
+    sums = [
+        sum(times[name] for name in ("resize", "encode", *(f"layers {part}" for part in range(index + 2)), "head"))
+        for index in range(last + 1)
+    ]
+    shares = ", ".join(f"{name} {times[name] / sums[last]:.1%}" for name in times if not name.startswith("step"))
+    print(f"\n{policy.info.name}, a full step of {1e3 * times[f'step {last}']:.1f} ms; of all segments: {shares}\n")
+    print("| exit after layer | step / its segments | step / full step | its segments / all | GMAC / all |")
     print("|---|---|---|---|---|")
-    for index in exits:
-        sums = [sum(times[name] for name in (*once, *_deeper(index))) for times in rounds]
-        all_of_them = [sum(times[name] for name in (*once, *_deeper(exits[-1]))) for times in rounds]
-        steps = [times[f"step {index}"] for times in rounds]
-        deepest = [times[f"step {exits[-1]}"] for times in rounds]
-        ratios = (np.median(np.divide(*pair)) for pair in ((steps, sums), (steps, deepest), (sums, all_of_them)))
-        cells = " | ".join(f"{ratio:.2f}" for ratio in ratios)
-        gmac = policy.costs.total_gmac(index, tokens) / full
-        print(f"| {policy.info.exit_layers[index] + 1} | {cells} | {gmac:.2f} |")
-
-
-def _deeper(exit_index: int) -> list[str]:
-    return [f"layers {index}" for index in range(1, exit_index + 2)]
+    for index, layer in enumerate(policy.info.exit_layers):
+        step = times[f"step {index}"]
+        gmac = policy.costs.total_gmac(index, tokens) / policy.costs.total_gmac(last, tokens)
+        ratios = (step / sums[index], step / times[f"step {last}"], sums[index] / sums[last], gmac)
+        print(f"| {layer + 1} | " + " | ".join(f"{ratio:.2f}" for ratio in ratios) + " |")
 
 
 def main() -> None:

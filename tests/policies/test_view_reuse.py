@@ -55,8 +55,11 @@ def test_only_the_view_that_changed_is_encoded():
 
 def test_a_slow_drift_is_seen():
     """Each step changes less than the bound; against the step before, none of them would ever be encoded."""
-    encoded, _, _ = run(ViewReuse(5.0, most_steps=100), *[(2 * step,) for step in range(7)])
-    assert encoded == [(True,), (False,), (False,), (True,), (False,), (False,), (True,)]
+    reuse, often = ViewReuse(5.0, most_steps=100), [True, False, False, True, False, False, True]
+    alone, _, _ = run(reuse, *[(2 * step,) for step in range(7)])
+    assert [first for (first,) in alone] == often
+    beside_another, _, _ = run(reuse, *[(2 * step, 30 * step) for step in range(7)])
+    assert beside_another == [(first, True) for first in often]
 
 
 def test_a_view_is_not_reused_for_ever():
