@@ -29,7 +29,7 @@ from deer_ros.cli.main import main
 
 PACKED = ("int8", "int4")
 GIB = 2.0**30
-POSE_RMS = {"bfloat16": 0.01, "float16": 0.002, "int8": 0.02, "int4": 0.1}
+POSE_RMS = {"bfloat16": 0.003, "float16": 0.0005, "int8": 0.003, "int4": 0.02}
 """Bounds for the bundled policy, in units of the normalised action (1.0 = 0.02 m); measured: see docs/results.md."""
 
 
@@ -66,8 +66,8 @@ def test_each_weight_is_held_as_the_precision_says(path, name):
                 assert is_packed(weight), key
                 groups = value.unflatten(1, (-1, 32)) if name == "int4" else value[:, None]
                 steps = {"int8": groups.abs().amax(-1) / 127.5, "int4": (groups.amax(-1) - groups.amin(-1)) / 15}[name]
-                # Half a step of rounding, and bfloat16 for the weights before, and scales or results after it.
-                bound = 0.5 * steps + groups.abs().amax(-1) * 2.0**-7
+                # Half a step of rounding; weights before it, scales, zero points and the result are bfloat16.
+                bound = 0.5 * steps + groups.abs().amax(-1) * 2.0**-6
                 off = (expanded(weight) - value).abs().view_as(groups)
                 assert (off <= bound[..., None]).all(), key
                 assert off.max() > 0.2 * steps.max(), key
@@ -141,22 +141,24 @@ def test_actions_on_real_images_stay_near_those_of_float32(real_observations):
     assert rms["int8"] < rms["int4"]
 
 
+def float32_tensors() -> dict[int, int]:
+    """Bytes of each tensor of float32 numbers that is alive, by identity."""
+    tensors = [item for item in gc.get_objects() if issubclass(type(item), torch.Tensor)]
+    return {id(t): t.nbytes for t in tensors if t.dtype == torch.float32 and t.device.type == "cpu"}
+
+
 def test_loading_never_holds_a_float32_copy_of_the_layers(path, monkeypatch):
-    """Counted while the last tensor is read, when all others are there."""
-    before = {id(item) for item in gc.get_objects() if isinstance(item, torch.Tensor)}
-    alive = []
-
-    def stored(storage, name, weight, device="cpu"):
-        if name == last:
-            tensors = [item for item in gc.get_objects() if isinstance(item, torch.Tensor) and id(item) not in before]
-            alive.append(sum(t.nbytes for t in tensors if t.dtype == torch.float32 and t.device.type == "cpu"))
-        return real(storage, name, weight, device)
-
-    real = Storage.stored
+    """Counted while the last weight in front of the head is converted, when all others are there."""
     model = load(path).model
     last = [name for name, _ in model.named_parameters() if not name.startswith("head.")][-1]
     largest = max(weight.nbytes for weight in model.parameters())
-    del model
+    before, alive, real = float32_tensors(), [], Storage.stored
+
+    def stored(storage, name, weight, device="cpu"):
+        if name == last:
+            alive.append(sum(size for key, size in float32_tensors().items() if key not in before))
+        return real(storage, name, weight, device)
+
     monkeypatch.setattr(Storage, "stored", stored)
     for name in ("float32", "bfloat16", "int8"):
         load(path, precision=name)
