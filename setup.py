@@ -35,7 +35,7 @@ setup(
         "train": ["tensorboardX"],
         "sim": ["pybullet", "gymnasium", "pillow", "av", "scipy"],
         "quantisation": ["torchao"],
-        "cli": ["rich", "jinja2"],
+        "cli": ["rich", "jinja2", "optuna"],
         "ros": [
             "ros-rclpy[fastrtps]",
             "ros-builtin-interfaces",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -54,7 +53,7 @@ def config_of(policy: str) -> DeerConfig:
         if policy in PRESETS:
             return preset(policy)
         raise CheckpointError(f"{error}; or a preset: {', '.join(PRESETS)}") from error
-    return read_config(Path(path))
+    return read_config(path)
 
 
 def print_table(table: CostTable) -> None:
@@ -79,7 +78,7 @@ def print_table(table: CostTable) -> None:
     for cost in table.exits:
         parts = (cost.vision_gmac, cost.resampler_gmac, cost.llm_gmac, cost.head_gmac, cost.total_gmac)
         work.add_row(
-            str(cost.exit_index), str(cost.exit_layer + 1), *(f"{part:.4g}" for part in (*parts, cost.checked_gmac))
+            str(cost.exit_index), str(cost.exit_layer + 1), *(f"{part:.5g}" for part in (*parts, cost.checked_gmac))
         )
         memory.add_row(
             str(cost.exit_index),

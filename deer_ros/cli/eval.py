@@ -7,7 +7,14 @@ import functools
 import json
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from deer_ros.cli.calibrate import add_promise
+
+if TYPE_CHECKING:
+    from deer_policies.deer.exits import ThresholdRule
+    from deer_policies.deer.policy import DeerPolicy
+    from deer_policies.interfaces import Budget
 
 from deer_policies.deer.precision import PRECISIONS
 
@@ -30,7 +37,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--average-llm-gmac", type=float, help="budget: mean cost of the language model in 1e9 MAC a step"
     )
     depth.add_argument("--fixed-exit", type=int, help="always take this exit (0 is the shallowest, -1 the deepest)")
+    add_promise(depth)
     parser.add_argument("--precision", choices=PRECISIONS, default="float32", help="how the weights are held")
+    parser.add_argument(
+        "--reuse-views-below",
+        type=float,
+        default=0.0,
+        help="don't encode a camera's image again if its pixels (0..255) differ by less than this on average from the "
+        "image that was encoded last; 0: always encode",
+    )
     parser.add_argument("--workers", type=int, default=2, help="processes")
     parser.add_argument("--max-steps", type=int, default=360, help="control steps before a trial counts as failed")
     parser.add_argument(
@@ -38,21 +53,47 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def make_policy(name: str, precision: str, average_llm_gmac: float | None, fixed_exit: int | None) -> Any:
-    """Builds the policy inside a worker, on one thread, with the depth asked for."""
+def make_policy(
+    name: str,
+    precision: str = "float32",
+    reuse_views_below: float = 0.0,
+    budget: Budget | None = None,
+    rule: ThresholdRule | None = None,
+) -> DeerPolicy:
+    """Builds the policy inside a worker, on one thread, with the budget of its checkpoint, another, or an exit rule."""
     import torch
 
     from deer_policies.deer.checkpoint import load_policy
-    from deer_policies.deer.exits import ThresholdRule
-    from deer_policies.interfaces import Budget
+    from deer_policies.deer.view_reuse import ViewReuse
 
     torch.set_num_threads(1)
     policy = load_policy(name, precision=precision)
-    if fixed_exit is not None:
-        policy.set_exit_rule(ThresholdRule.fixed(range(len(policy.info.exit_layers))[fixed_exit]))
-    elif average_llm_gmac is not None:
-        policy.set_budget(Budget(average_llm_gmac=average_llm_gmac))
+    policy.set_view_reuse(ViewReuse(reuse_views_below))
+    if budget is not None:
+        policy.set_budget(budget)
+    if rule is not None:
+        policy.set_exit_rule(rule)
     return policy
+
+
+def depth_asked_for(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The arguments of `make_policy` that set the depth."""
+    from deer_policies.deer.checkpoint import load
+    from deer_policies.deer.conformal import Promise, conformal_rule
+    from deer_policies.deer.exits import ThresholdRule
+    from deer_policies.errors import ConfigError
+    from deer_policies.interfaces import Budget
+
+    if arguments.average_llm_gmac is not None:
+        return {"budget": Budget(average_llm_gmac=arguments.average_llm_gmac)}
+    checkpoint = load(arguments.policy)
+    if arguments.fixed_exit is not None:
+        return {"rule": ThresholdRule.fixed(range(len(checkpoint.model.exit_layers))[arguments.fixed_exit])}
+    if arguments.conformal is not None:
+        if checkpoint.calibration is None:
+            raise ConfigError(f"{arguments.policy} has no calibration; make one with `deer calibrate`")
+        return {"rule": conformal_rule(checkpoint.calibration, Promise(*arguments.conformal))}
+    return {}
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -62,8 +103,9 @@ def run(arguments: argparse.Namespace) -> int:
 
     tasks = FIXTURE_TASKS if arguments.tasks == ["fixtures"] else tuple(arguments.tasks)
     plan = trials(arguments.scene, tasks, arguments.starts, arguments.seed)
+    depth = depth_asked_for(arguments)
     factory = functools.partial(
-        make_policy, arguments.policy, arguments.precision, arguments.average_llm_gmac, arguments.fixed_exit
+        make_policy, arguments.policy, arguments.precision, arguments.reuse_views_below, **depth
     )
     factory()
     outcomes = []

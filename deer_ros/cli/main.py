@@ -11,7 +11,10 @@ from collections.abc import Sequence
 
 from deer_policies.errors import DeerError
 
-COMMANDS = ("demo", "up", "doctor", "collect", "import", "train", "eval", "compare", "parity", "cost")
+COMMANDS = (
+    *("demo", "up", "doctor", "collect", "import", "train", "calibrate", "tune"),
+    *("eval", "compare", "parity", "cost"),
+)
 """Subcommands in the order of `deer --help`; each is the module `deer_ros.cli.<name>` with HELP, configure and run.
 
 The module of a name that Python keeps for itself ends in an underscore.

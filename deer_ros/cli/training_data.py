@@ -1,9 +1,10 @@
-"""Makes the episodes of a training round in worker processes: demonstrations, or corrections of the policy so far."""
+"""Makes episodes in worker processes: demonstrations, corrections of a policy, or a policy that acts by itself."""
 
 from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Sequence
 from concurrent.futures import as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from deer_policies.deer.config import PreprocessConfig
+from deer_policies.deer.exits import ThresholdRule
 from deer_policies.training.episodes import Episode, save_episode
 from deer_sim.tasks import FIXTURE_TASKS, TASKS
 from deer_sim.workers import worker_pool
@@ -31,6 +33,22 @@ class EpisodePlan:
     task: str
     seed: int
 
+    def rng(self) -> np.random.Generator:
+        """What all random choices of the episode are drawn from; the wording comes first."""
+        return np.random.default_rng([self.seed, TASKS.index(self.task), ord(self.scene)])
+
+    def wording(self, wordings: Sequence[str]) -> str:
+        """The instruction that is given."""
+        return wordings[int(self.rng().integers(len(wordings)))]
+
+
+@dataclass(frozen=True)
+class Unaided:
+    """A policy acts by itself: the exits that it takes, and the control steps after which it has failed."""
+
+    rule: ThresholdRule
+    max_steps: int
+
 
 def plan_round(
     folder: Path, scenes: tuple[str, ...], tasks: tuple[str, ...], count: int, seed: int
@@ -45,7 +63,12 @@ def plan_round(
 
 
 def make_episodes(
-    plans: list[EpisodePlan], preprocess: PreprocessConfig, policy: Path | None, workers: int, instructions: str
+    plans: list[EpisodePlan],
+    preprocess: PreprocessConfig,
+    policy: Path | None,
+    workers: int,
+    instructions: str,
+    unaided: Unaided | None = None,
 ) -> None:
     """Writes the episodes that are not there yet.
 
@@ -55,12 +78,13 @@ def make_episodes(
         policy: checkpoint of the policy that acts; None lets the expert act, with random pushes.
         workers: processes.
         instructions: 'training' or 'validation' wordings.
+        unaided: how the policy acts by itself; None draws an exit at every step, and the expert corrects.
     """
     missing = [plan for plan in plans if not plan.path.exists()]
     if not missing:
         return
     started = reported = time.monotonic()
-    arguments = (preprocess, policy, instructions)
+    arguments = (preprocess, policy, instructions, unaided)
     with worker_pool(workers, _start_worker, arguments) as pool:
         futures = [pool.submit(_make_episode, plan) for plan in missing]
         solved = 0
@@ -83,11 +107,13 @@ def make_episodes(
 _worker: dict[str, Any] = {}
 
 
-def _start_worker(preprocess: PreprocessConfig, policy: Path | None, instructions: str) -> None:
+def _start_worker(
+    preprocess: PreprocessConfig, policy: Path | None, instructions: str, unaided: Unaided | None
+) -> None:
     import torch
 
     torch.set_num_threads(1)
-    _worker.update(preprocess=preprocess, instructions=instructions, policy=None, environments={})
+    _worker.update(preprocess=preprocess, instructions=instructions, policy=None, unaided=unaided, environments={})
     if policy is not None:
         from deer_policies.deer.checkpoint import load_policy
 
@@ -105,20 +131,24 @@ def _make_episode(plan: EpisodePlan) -> bool:
     from deer_sim.expert import Expert
     from deer_sim.playtable.environment import PlayTable
     from deer_sim.starts import after_a_fixture_task, sample_start
+    from deer_sim.unaided import unaided_episode
 
     environments = _worker["environments"]
     if plan.scene not in environments:
         environments[plan.scene] = PlayTable(plan.scene)
     environment, expert = environments[plan.scene], Expert(plan.scene)
-    rng = np.random.default_rng([plan.seed, TASKS.index(plan.task), ord(plan.scene)])
+    rng = plan.rng()
     wordings = getattr(instructions, _worker["instructions"])(plan.task)
     instruction = wordings[rng.integers(len(wordings))]
     start = sample_start(plan.task, plan.scene, rng)
     if plan.task in FIXTURE_TASKS and rng.random() < CHAINED_SHARE:
         start = after_a_fixture_task(start, plan.task, plan.scene, rng)
-    policy = _worker["policy"]
+    policy, unaided = _worker["policy"], _worker["unaided"]
     if policy is None:
         made = collect_episode(environment, expert, plan.task, instruction, start, rng, Disturbance())
+    elif unaided is not None:
+        policy.set_exit_rule(unaided.rule)
+        made = unaided_episode(environment, expert, policy, plan.task, instruction, start, rng, unaided.max_steps)
     else:
         policy.set_exit_rule(RandomExitRule(len(policy.info.exit_layers), rng))
         made = correct_episode(environment, expert, policy, plan.task, instruction, start, rng)

@@ -18,19 +18,18 @@ from deer_policies.deer.presets import preset
 from deer_policies.deer.tokenizer import Tokenizer
 from deer_policies.errors import ConfigError
 from deer_policies.interfaces import Budget
-from deer_policies.training.calibration import calibrate
 from deer_policies.training.episodes import Episode, EpisodeStreams, load_episode
 from deer_policies.training.language_pretraining import pretrain_language
 from deer_policies.training.parallel import Processes
-from deer_policies.training.recipe import LanguagePhase, Recipe, Round
+from deer_policies.training.recipe import Recipe, Round
 from deer_policies.training.trainer import Trainer
+from deer_ros.cli.calibration_run import CalibrationPlan, calibrate_in_simulation
 from deer_ros.cli.training_data import make_episodes, plan_round
 from deer_sim import instructions
 from deer_sim.tasks import TASKS
 
 logger = logging.getLogger(__name__)
 
-CALIBRATION = "calibration"
 CALIBRATION_SEED = 900
 VALIDATION = "validation"
 VALIDATION_SEED = 800
@@ -98,7 +97,7 @@ class TrainingRun:
         return self._folder / f"{name}.safetensors"
 
     def _trainer(self, episodes: list[Episode]) -> Trainer:
-        """A model whose robot state is normalised by the first round's data."""
+        """Trains a model whose robot state is normalised by the first round's data."""
         recipe = self._recipe
         robot = encoded_proprioception(torch.from_numpy(np.concatenate([part.proprioception for part in episodes])))
         config = self._config.with_proprioception_statistics(robot.mean(0), robot.std(0).clamp(min=SMALLEST_STD))
@@ -119,26 +118,26 @@ class TrainingRun:
         )
 
     def _initial_model(self, config: DeerConfig) -> DeerModel:
-        """Random weights, those of the recipe's checkpoint, or language layers that know wordings already."""
+        """Random weights; the recipe may name others, or have the language layers trained on wordings first.
+
+        The trainer gives those of the first process to all.
+        """
         torch.manual_seed(self._recipe.seed)
         model = DeerModel(config)
         if self._start is not None:
             self._take_weights(model, self._start.model)
             self._start = None
-        elif self._recipe.language is not None:
-            path = self._policy_of("language")
-            if self._processes.first and not path.exists():
-                self._pretrain_language(model, self._recipe.language, path)
-            self._processes.wait()
-            model.load_state_dict(load(path, auxiliary_heads=True).model.state_dict())
-        return model
-
-    def _pretrain_language(self, model: DeerModel, phase: LanguagePhase, path: Path) -> None:
+        if self._recipe.language is None or not self._processes.first:
+            return model
+        path = self._policy_of("language")
+        if path.exists():
+            return load(path, auxiliary_heads=True).model
         wordings = {task: instructions.training(task) for task in TASKS}
-        classifier = pretrain_language(model, self._tokenizer, wordings, phase, self._recipe.seed)
+        classifier = pretrain_language(model, self._tokenizer, wordings, self._recipe.language, self._recipe.seed)
         held_out = classifier.accuracy({task: instructions.validation(task) for task in TASKS})
         logger.info("language: %.1f %% of the validation wordings are told apart", 100 * held_out)
         save(path, Checkpoint(model, self._tokenizer), auxiliary_heads=True)
+        return model
 
     def _take_weights(self, model: DeerModel, start: DeerModel) -> None:
         """Takes over all that the start has; auxiliary heads, which a checkpoint need not hold, begin at random."""
@@ -172,11 +171,14 @@ class TrainingRun:
     def _finish(self, trainer: Trainer, out: Path) -> None:
         """Solves thresholds on the final policy's own steps, from starts and wordings that training has not seen."""
         recipe = self._recipe
-        seed = recipe.seed * 100 + CALIBRATION_SEED
-        count = recipe.calibration_episodes_per_task
-        held_out = self._episodes(CALIBRATION, count, seed, self._policy_of("heads"), "validation")
-        source = {"episodes": len(held_out), "seed": seed, "scenes": recipe.scenes, "wordings": "validation"}
-        calibration = calibrate(trainer.average, self._tokenizer, held_out, seed, source)
+        plan = CalibrationPlan(
+            scenes=recipe.scenes,
+            tasks=recipe.tasks,
+            episodes=recipe.calibration_episodes_per_task * len(recipe.tasks) * len(recipe.scenes),
+            seed=recipe.seed * 100 + CALIBRATION_SEED,
+            average_llm_gmac=recipe.average_llm_gmac,
+        )
+        calibration = calibrate_in_simulation(self._policy_of("heads"), plan, self._folder, self._workers)
         budget = Budget(average_llm_gmac=recipe.average_llm_gmac)
         provenance = {"recipe": recipe.to_dict(), "seed": recipe.seed, "commit": _commit(), "torch": torch.__version__}
         save(out, Checkpoint(trainer.average, self._tokenizer, calibration, budget, provenance))

@@ -42,25 +42,31 @@ CHECK_PERIOD_S = 0.05
 LATENCIES_KEPT = 300
 
 
-def load_named(name: str, device: str, threads: int, precision: str) -> Policy:
+def load_named(name: str, device: str, threads: int, precision: str, reuse_views_below: float) -> Policy:
     """Loads a bundled policy by name, or one from a checkpoint's path, to run on that many threads."""
     import torch
 
     from deer_policies.deer.checkpoint import load_policy
+    from deer_policies.deer.view_reuse import ViewReuse
 
     torch.set_num_threads(threads)
-    return load_policy(name, device, precision=precision)
+    policy = load_policy(name, device, precision=precision)
+    policy.set_view_reuse(ViewReuse(reuse_views_below))
+    return policy
 
 
 class PolicyNode(ManagedNode):
     """Wires policy, frames and goals together.
 
     Args:
-        load: makes the policy from the parameters policy, device, threads and precision.
+        load: makes the policy from the parameters policy, device, threads, precision and reuse_views_below.
     """
 
-    def __init__(self, load: Callable[[str, str, int, str], Policy] = load_named) -> None:
+    def __init__(self, load: Callable[[str, str, int, str, float], Policy] = load_named) -> None:
         super().__init__("policy")
+        # A parameter that is refused ends the node at once, and with it what these hold.
+        self._runner: PolicyRunner | None = None
+        self._releases: list[Callable[[], object]] = []
         number, integer, text = parameters.number, parameters.integer, parameters.text
         self._load = partial(
             load,
@@ -68,6 +74,9 @@ class PolicyNode(ManagedNode):
             text(self, "device", "cpu", "where it runs: cpu, cuda, cuda:0, ..."),
             integer(self, "threads", 2, 1, 256, "threads of the model on a CPU"),
             text(self, "precision", "float32", "how the policy's weights are held", tuple(PRECISIONS)),
+            number(
+                self, "reuse_views_below", 0.0, 0.0, 255.0, "mean pixel change below which a view is not encoded anew"
+            ),
         )
         self._average_llm_gmac = number(self, "average_llm_gmac", 0.0, 0.0, 1e6, "first budget, 1e9 MAC; 0: no limit")
         self._rate_hz = number(
@@ -89,8 +98,6 @@ class PolicyNode(ManagedNode):
         self._last_gripper: float | None = None
         self._stopped = ""
         self._latencies_ms: deque[float] = deque(maxlen=LATENCIES_KEPT)
-        self._runner: PolicyRunner | None = None
-        self._releases: list[Callable[[], object]] = []
         self._inbox = ExecutorInbox(self)
         DiagnosticsPublisher(self, self._health)
 

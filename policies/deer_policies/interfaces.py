@@ -186,10 +186,11 @@ class ExitReport:
         distances: criterion values of the exits that were checked, shallowest first.
         thresholds: one for each exit in use; the step stops at the first exit with a distance not above its threshold.
         llm_gmac: multiply-accumulates of the language model layers that ran, in 1e9.
-        total_gmac: the same with vision, resampler and every run of the action head.
+        total_gmac: the same with vision and resampler on the views that were encoded, and every run of the action head.
         full_llm_gmac: the language model's cost if every layer had run.
-        full_total_gmac: the whole policy's cost if every layer had run.
+        full_total_gmac: the whole policy's cost if every layer had run and every view had been encoded.
         latency_ms: wall time of the step.
+        encoded_views: for static and gripper view, whether it was encoded at this step; empty where that is not told.
     """
 
     exit_index: int
@@ -201,6 +202,7 @@ class ExitReport:
     full_llm_gmac: float
     full_total_gmac: float
     latency_ms: float
+    encoded_views: tuple[bool, ...] = ()
 
 
 @dataclass(frozen=True)

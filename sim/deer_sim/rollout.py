@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
+
 from deer_policies.interfaces import ExitReport, Policy
 from deer_sim.environment import Environment, TimeStep
 from deer_sim.tasks import solved
@@ -46,12 +48,13 @@ def rollout(
     instruction: str,
     first: TimeStep,
     max_steps: int = MAX_STEPS,
-    on_step: Callable[[TimeStep, ExitReport], None] | None = None,
+    on_step: Callable[[TimeStep, np.ndarray], None] | None = None,
 ) -> RolloutResult:
     """Follows one instruction from the state `first`, which the environment is in.
 
     Success is tested after every step against the state at the start, as CALVIN does. Only the first action of a chunk
-    is executed, since the policy is asked again at every control step.
+    is executed, since the policy is asked again at every control step. `on_step` is told what was seen and the action
+    (7,) that is executed.
     """
     state = policy.initial_state()
     now = first
@@ -59,10 +62,10 @@ def rollout(
     success = False
     while not success and len(reports) < max_steps:
         chunk, state, report = policy.step(now.observation(instruction), state)
+        if on_step is not None:
+            on_step(now, chunk.first.values)
         now = environment.step(chunk.first.values)
         reports.append(report)
-        if on_step is not None:
-            on_step(now, report)
         success = bool(solved(first.state, now.state, (task,)))
     count = max(len(reports), 1)
     return RolloutResult(

@@ -173,13 +173,14 @@ def clip_file(path: Path) -> Path:
     return path
 
 
-def tokenizer_file(path: Path) -> Path:
-    """A vocabulary like GPT-NeoX-20B's: the end token has id 0, and OpenFlamingo's tokens are not in it."""
+def tokenizer_file(path: Path, size: int = WORDS) -> Path:
+    """A vocabulary like GPT-NeoX-20B's: the end token has id 0, runs of spaces are added tokens."""
     words = ["<|endoftext|>", "<unk>", *["open", "close", "push", "the", "drawer", "slider", "to", "left", "right"]]
-    words += [f"word{number}" for number in range(WORDS + 1 - len(words))]
+    words += [f"word{number}" for number in range(size - len(words))]
     core = tokenizers.Tokenizer(
         tokenizers.models.WordLevel({word: index for index, word in enumerate(words)}, unk_token="<unk>")
     )
     core.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
+    core.add_tokens(["  "])
     core.save(str(path))
     return path

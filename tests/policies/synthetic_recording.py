@@ -137,10 +137,7 @@ class _Recorder:
             return distances[-1] <= limits[len(distances) - 1]
 
         self.run("dyn", lambda step, distances, checked: met(distances), deltas=True)
-        deepest = exits[1]
-        self.run(
-            f"dyn_max{deepest + 1}", lambda step, distances, checked: met(distances) or checked >= deepest, deltas=True
-        )
+        self.run("dyn_max4", lambda step, distances, checked: met(distances) or checked >= 3, deltas=True)
         self.run(f"dyn_stage{STAGE}", lambda step, distances, checked: met(distances), deltas=True, stage=STAGE)
 
     def run(

@@ -106,14 +106,14 @@ class TestShifts:
     def test_training_shifts_as_the_policy_says(self, tokenizer, tmp_path, monkeypatch, official):
         asked = []
         monkeypatch.setattr(
-            "deer_policies.training.trainer.shift_clips",
+            "deer_policies.training.drawing.shift_clips",
             lambda images, shift_px, generator, official: asked.append(official) or 1 / 0,
         )
         config = changed(deer_nano(), OFFICIAL if official else {})
         trainer = Trainer(DeerModel(config), tokenizer, Optimisation(), tmp_path, seed=0)
         windows = type("Windows", (), {"images": np.zeros((1, 1, 2, 3, 96, 96), np.uint8)})
         with pytest.raises(ZeroDivisionError):
-            trainer._loss(windows, heads_only=True)
+            trainer._drawer.draw(windows)
         assert asked == [official]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import islice
+
 import pytest
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -51,8 +53,8 @@ class TestAgainstCountedOperations:
     def test_language_up_to_each_exit(self, config, model):
         media = torch.zeros(1, 2 * config.resampler.latents, config.vision.dim)
         text = model.text(torch.ones(1, TOKENS, dtype=torch.int64), torch.ones(1, TOKENS, dtype=torch.bool))
-        for index, layer in enumerate(config.language.exit_layers):
-            mac = counted_mac(lambda last=layer: model.run_layers(text.embedding, text, media, 0, last))
+        for index in range(len(config.language.exit_layers)):
+            mac = counted_mac(lambda count=index + 2: list(islice(model.exit_features(text, media), count)))
             assert mac == pytest.approx(CostModel(config).llm_gmac(index, TOKENS) * 1e9, rel=1e-3)
 
     def test_head(self, config, model):
@@ -63,6 +65,8 @@ class TestAgainstCountedOperations:
         costs = CostModel(config)
         whole = costs.vision_mac + costs.resampler_mac + 3 * costs.head_mac + costs.llm_gmac(1, TOKENS) * 1e9
         assert costs.total_gmac(1, TOKENS, head_runs=3) == pytest.approx(whole / 1e9)
+        one_view = whole - (costs.vision_mac + costs.resampler_mac) / 2
+        assert costs.total_gmac(1, TOKENS, head_runs=3, encoded_views=1) == pytest.approx(one_view / 1e9)
 
     def test_parameters(self, config, model):
         last = len(config.language.exit_layers) - 1

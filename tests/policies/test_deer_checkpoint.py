@@ -17,7 +17,7 @@ from deer_policies.deer.backbone import DeerModel
 from deer_policies.deer.checkpoint import Checkpoint, find, load, load_policy, save
 from deer_policies.deer.policy import DeerPolicy, example_observation
 from deer_policies.deer.presets import deer_nano
-from deer_policies.deer.thresholds import Calibration
+from deer_policies.deer.thresholds import Calibration, Tuned
 from deer_policies.deer.tokenizer import SPECIAL_TOKENS, Tokenizer
 from deer_policies.errors import BudgetError, CheckpointError, ConfigError
 from deer_policies.interfaces import Budget
@@ -32,7 +32,15 @@ def checkpoint() -> Checkpoint:
     return Checkpoint(
         DeerModel(config).eval(),
         Tokenizer.train(CORPUS, 300, max_tokens=32),
-        Calibration(torch.rand(4, 50), "action", {"episodes": 3}),
+        Calibration(
+            torch.rand(4, 50),
+            "action",
+            {"episodes": 3},
+            tokens=9 + torch.arange(50) % 4,
+            errors=torch.rand(4, 50).masked_fill(torch.rand(4, 50) < 0.1, float("inf")),
+            episodes=torch.arange(50) // 10,
+            tuned=(Tuned(0.02, (0.1, 0.2, 0.3, 1e8)),),
+        ),
         Budget(average_llm_gmac=0.01),
         {"seed": 7},
     )
@@ -60,8 +68,10 @@ def test_round_trip_is_exact(checkpoint, path):
     assert loaded.model.config == checkpoint.model.config
     weights = checkpoint.model.state_dict()
     assert all(torch.equal(weights[name], tensor) for name, tensor in loaded.model.state_dict().items())
-    assert torch.equal(loaded.calibration.values, checkpoint.calibration.values)
-    assert loaded.calibration.source == {"episodes": 3}
+    for name in ("values", "tokens", "errors", "episodes"):
+        assert torch.equal(getattr(loaded.calibration, name), getattr(checkpoint.calibration, name))
+    assert (loaded.calibration.source, loaded.calibration.criterion) == ({"episodes": 3}, "action")
+    assert loaded.calibration.tuned == checkpoint.calibration.tuned
     assert (loaded.budget, loaded.provenance) == (checkpoint.budget, {"seed": 7})
     assert loaded.tokenizer.to_json() == checkpoint.tokenizer.to_json()
 
@@ -157,6 +167,14 @@ def test_a_calibration_for_other_exits(path):
     rewritten(path, lambda tensors: tensors.update({"calibration.values": torch.zeros(2, 5)}))
     with pytest.raises(CheckpointError, match="calibrate the policy again"):
         load(path)
+
+
+def test_a_calibration_of_values_alone(path):
+    """Files from before anything else was recorded have no more."""
+    rest = ("calibration.tokens", "calibration.errors", "calibration.episodes")
+    rewritten(path, lambda tensors: [tensors.pop(name) for name in rest])
+    calibration = load(path).calibration
+    assert (calibration.tokens, calibration.errors, calibration.episodes) == (None, None, None)
 
 
 def test_a_failed_save_leaves_the_old_file(checkpoint, path, monkeypatch):

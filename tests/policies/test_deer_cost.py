@@ -60,7 +60,7 @@ def test_a_real_step_of_the_bundled_policy_costs_what_the_table_says(exit_index)
 def test_a_pass_at_the_official_sizes_costs_what_the_table_says(config):
     """The full sizes, on tensors without storage."""
     with torch.device("meta"):
-        model = DeerModel(config, auxiliary_heads=False).eval()
+        model = DeerModel(config, auxiliary_heads=False).eval().requires_grad_(False)
         images = torch.zeros(1, 2, 3, 224, 224)
         ids, mask = torch.zeros(1, 13, dtype=torch.int64), torch.ones(1, 13, dtype=torch.bool)
 
@@ -142,7 +142,7 @@ def test_known_costs_of_whole_models():
     assert nine.llm_gmac / 32 == pytest.approx(3.10, abs=0.005)
     costs = CostModel(openflamingo_9b())
     assert costs.layer_mac(0, 13) / 13e9 == pytest.approx(0.2013, abs=2e-4)
-    assert (costs.layer_mac(3, 13) - costs.layer_mac(0, 13)) / 1e9 == pytest.approx(0.1384 * 13 + 0.134, abs=2e-3)
+    assert (costs.layer_mac(3, 13) - costs.layer_mac(0, 13)) / 1e9 == pytest.approx(0.1384 * 13 + 0.134, abs=5e-3)
 
 
 def test_relation_to_the_paper():
@@ -150,7 +150,7 @@ def test_relation_to_the_paper():
     assert "31.2 / 15.6 / 7.8 GFLOPs are 24 / 12 / 6 language model layers of OpenFlamingo-3B times 1.3" in text
     assert "1.254 GMAC of one layer at 13 tokens" in text
     assert "exactly it is 30.1 / 15.1 / 7.5 GMAC" in text
-    assert "vision and resampler add 173.6 GMAC" in text
+    assert "vision and resampler add 173.5 GMAC" in text
 
 
 @pytest.mark.parametrize(("size", "layers"), LLM_AND_EMBEDDING_MILLIONS)
@@ -226,6 +226,6 @@ def test_command_prints_a_table(capsys, monkeypatch):
     assert main(["cost", "--policy", "openflamingo-3b", "--tokens", "13"]) == 0
     printed = capsys.readouterr().out
     assert "openflamingo-3b, 13 tokens: GMAC" in printed
-    assert re.search(r"5 +12 +162 +11\.55 +15\.05 +0\.04094 +188\.6 ", printed), printed
+    assert re.search(r"5 +12 +162\.02 +11\.526 +15\.053 +0\.040898 +188\.64 +188\.89", printed), printed
     assert "31.2 / 15.6 / 7.8" in printed
     assert main(["cost", "--tokens", "99"]) == 2

@@ -8,16 +8,8 @@ import torch
 from deer_policies.deer.action_head import HeadState
 from deer_policies.deer.backbone import DeerModel
 from deer_policies.deer.config import changed
-from deer_policies.deer.exits import (
-    ALWAYS,
-    NEVER,
-    Candidate,
-    FeatureSimilarity,
-    ThresholdRule,
-    TimeStep,
-    criterion_named,
-    run_to_exit,
-)
+from deer_policies.deer.criteria import Candidate, FeatureSimilarity, TimeStep, criterion_named
+from deer_policies.deer.exits import ALWAYS, NEVER, ThresholdRule, run_to_exit
 from deer_policies.deer.presets import deer_nano
 from deer_policies.deer.thresholds import (
     Calibration,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -215,20 +216,52 @@ def test_a_budget_that_cannot_be_met_changes_nothing(policy, budget, words):
     assert policy.exit_rule is rule
 
 
+def test_limits_that_cannot_be_met_together_name_the_one_that_is_too_low(policy):
+    first, second = policy.costs.llm_gmac(0), policy.costs.llm_gmac(1)
+    below, enough = 0.9 * first, 1.5 * first
+    for budget, words in (
+        (Budget(average_llm_gmac=below, peak_llm_gmac=second, latency_ms=1e4), "average_llm_gmac.* below the cheapest"),
+        (Budget(average_llm_gmac=enough, peak_llm_gmac=below), "peak_llm_gmac .* first exit needs"),
+        (Budget(average_llm_gmac=enough, peak_memory_gib=0.9 * policy.memory_gib), "peak_memory_gib .* layers need"),
+        (Budget(average_llm_gmac=enough, peak_llm_gmac=second, latency_ms=1e-3), "latency_ms .* first exit needs"),
+    ):
+        with pytest.raises(BudgetError, match=words):
+            policy.set_budget(budget)
+    everything = Budget(enough, second, policy.memory_gib, 1e4)
+    policy.set_budget(everything)
+    assert policy.budget == everything
+
+
+@pytest.mark.parametrize("kind", ["average_llm_gmac", "peak_llm_gmac", "peak_memory_gib"])
+def test_the_least_that_a_refusal_names_is_allowed(policy, kind):
+    with pytest.raises(BudgetError) as refused:
+        policy.set_budget(Budget(**{kind: 1e-6}))
+    least = float(re.search(r"(?:needs?|cheapest exit's) ([0-9.e-]+);", str(refused.value)).group(1))
+    policy.set_budget(Budget(**{kind: least}))
+    with pytest.raises(BudgetError):
+        policy.set_budget(Budget(**{kind: 0.9999 * least}))
+
+
+@pytest.mark.parametrize("kind", ["average_llm_gmac", "peak_llm_gmac"])
+def test_each_limit_holds_from_the_next_step_and_no_longer_than_it_is_in_force(policy, kind):
+    observation, state = observations(1, seed=9)[0], policy.initial_state()
+    tokens = len(policy.tokenizer.encode(observation.instruction))
+    least = {
+        "average_llm_gmac": policy.costs.llm_gmac(0),
+        "peak_llm_gmac": max(policy.costs.llm_gmac(0, tokens), policy.costs.llm_gmac(0)),
+    }
+    exits = []
+    for budget in (Budget(), Budget(**{kind: least[kind]}), Budget()):
+        policy.set_budget(budget)
+        _, state, report = policy.step(observation, state)
+        exits.append(report.exit_index)
+    assert exits == [3, 0, 3]
+
+
 def test_an_average_needs_a_calibration(tokenizer):
     plain = DeerPolicy(DeerModel(deer_nano(), auxiliary_heads=False), tokenizer)
     with pytest.raises(BudgetError, match="calibration"):
         plain.set_budget(Budget(average_llm_gmac=0.01))
-
-
-def test_latency_budget(policy):
-    measured = policy.latency_ms()
-    assert len(measured) == 4
-    policy.set_budget(Budget(latency_ms=max(measured) + 1.0))
-    assert len(policy.exit_rule.thresholds) == 4
-    policy._latency_ms = (1.0, 2.0, 3.0, 4.0)
-    policy.set_budget(Budget(latency_ms=2.5))
-    assert len(policy.exit_rule.thresholds) == 2
 
 
 @pytest.mark.parametrize(

@@ -31,8 +31,7 @@ pytestmark = pytest.mark.skipif(not LAYOUTS, reason=f"recorded numbers are not o
 
 @pytest.fixture(scope="module", params=LAYOUTS)
 def golden(request) -> Recording:
-    with torch.inference_mode():
-        return Recording(GOLDEN / request.param)
+    return Recording(GOLDEN / request.param)
 
 
 @pytest.fixture(scope="module")

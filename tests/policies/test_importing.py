@@ -247,12 +247,22 @@ def test_parts_that_are_given_though_the_release_has_them_or_not_given_though_it
         importing(plan={"layers": 2})
 
 
+def test_a_deer_release_without_the_frozen_layers_takes_them_from_mpt(importing, tmp_path):
+    state = {name: tensor for name, tensor in layouts.deer_state().items() if "old_decoder_blocks" not in name}
+    with pytest.raises(CheckpointError, match="no language model; give it with --mpt"):
+        importing(state)
+    mpt = layouts.mpt_folder(tmp_path / "mpt")
+    model = importing(state, {"mpt": str(mpt)}).model
+    folder = torch.load(mpt / "pytorch_model.bin", weights_only=True)
+    assert torch.equal(model.layers[3].block.qkv.weight, folder["transformer.blocks.3.attn.Wqkv.weight"])
+    with pytest.raises(CheckpointError, match="early_exit_layer is -1; it must be a whole number of at least 0"):
+        importing(state, {"mpt": str(mpt)}, early_exit_layer=-1)
+
+
 def test_a_tokenizer_that_does_not_fit(importing, tmp_path):
-    definition = json.loads(layouts.tokenizer_file(tmp_path / "large.json").read_text())
-    definition["model"]["vocab"]["more"] = len(definition["model"]["vocab"])
-    (tmp_path / "large.json").write_text(json.dumps(definition))
+    larger = layouts.tokenizer_file(tmp_path / "large.json", size=layouts.WORDS + 1)
     with pytest.raises(CheckpointError, match="25 ids with OpenFlamingo's, but the release's embedding only 24 rows"):
-        importing(plan={"tokenizer": str(tmp_path / "large.json")})
+        importing(plan={"tokenizer": str(larger)})
 
 
 @pytest.mark.parametrize("nine", [False, True])

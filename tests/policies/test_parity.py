@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 
-from deer_policies.deer import action_head, attention, backbone, exits, language, thresholds
+from deer_policies.deer import action_head, attention, backbone, exits, language, segments, thresholds
 from deer_policies.errors import CheckpointError, ConfigError, DeerError
 from deer_policies.parity import runs, training
 from deer_policies.parity.comparison import Comparison
@@ -153,7 +153,7 @@ def never_deeper(self, candidates, step):
         (attention.FeedForward, "forward", no_feed_forward, "resampler"),
         (language.F, "gelu", lambda x: F.silu(x), "hidden states"),
         (backbone, "attention_bias", not_causal, "hidden states"),
-        (backbone.DeerModel, "pooled", lambda self, x, mask: x.mean(1), "pooled features"),
+        (segments, "max_pooled", lambda x, mask, over_padding: x.mean(1), "pooled features"),
         (action_head.ActionHead, "initial_state", ones, "static exits"),
         (exits.ThresholdRule, "decide", never_deeper, "dynamic exits"),
         (training, "action_values", unmixed, "criterion values"),

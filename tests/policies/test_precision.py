@@ -231,7 +231,7 @@ def test_weights_beyond_float16(tmp_path, path):
 
 
 def test_eval_loads_the_precision_asked_for(tmp_path, capsys):
-    assert make_policy("deer-nano", "bfloat16", None, -1).model.embedding.weight.dtype == torch.bfloat16
+    assert make_policy("deer-nano", "bfloat16", 0.0).model.embedding.weight.dtype == torch.bfloat16
     with pytest.raises(SystemExit):
         main(["eval", "--precision", "int3", "--out", str(tmp_path)])
     assert "invalid choice: 'int3'" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""What training is made of: losses, exit sampling, augmentation, episode streams, recipes."""
+"""What training is made of: losses, exit sampling, augmentation, episode streams, language phase, recipes."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -8,9 +8,11 @@ import pytest
 import torch
 
 from deer_policies.deer.backbone import DeerModel
+from deer_policies.deer.exits import ThresholdRule
 from deer_policies.deer.tokenizer import Tokenizer
 from deer_policies.errors import ConfigError
 from deer_policies.training.augmentation import jitter_clips, shift_clips
+from deer_policies.training.calibration import calibrate, encode
 from deer_policies.training.episodes import EpisodeStreams, load_episode, save_episode
 from deer_policies.training.exit_sampling import gather_exits, segment_exits, uniform_exits
 from deer_policies.training.language_pretraining import pretrain_language
@@ -142,6 +144,27 @@ def test_episode_file_round_trip_and_damage(tiny, tmp_path):
         load_episode(path, {"open_drawer": ("x",)})
 
 
+def test_calibration_has_a_value_for_each_exit_and_step(tiny):
+    config = tiny.config()
+    torch.manual_seed(0)
+    model = DeerModel(config).eval()
+    tokenizer, episodes = tiny.tokenizer(config), [tiny.episode(6), tiny.episode(9)]
+    episodes = [replace(each, instructions=(text,)) for each, text in zip(episodes, tiny.texts, strict=True)]
+    clips = [encode(model, tokenizer, each) for each in episodes]
+    found = calibrate(model, clips, ThresholdRule.fixed(0), "feature", {"episodes": 2})
+    exits = len(config.language.exit_layers)
+    assert found.values.shape == found.errors.shape == (exits, 15)
+    assert (found.values > 0).all()
+    assert (found.errors[:-1] > 0).all()
+    assert (found.errors[-1] == 0).all()
+    assert (found.criterion, found.source) == ("feature", {"episodes": 2})
+    assert found.episodes.tolist() == [0] * 6 + [1] * 9
+    lengths = [len(tokenizer.encode(text)) for text in tiny.texts]
+    assert found.tokens.tolist() == [lengths[0]] * 6 + [lengths[1]] * 9
+    with pytest.raises(ConfigError, match="no episode"):
+        calibrate(model, [], ThresholdRule.fixed(0), "action", {})
+
+
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
 def test_committed_recipes_can_be_read(path):
     recipe = load_recipe(path)
@@ -163,6 +186,7 @@ def test_committed_recipes_can_be_read(path):
         ("optimisation: {decayed: gates}", "'gates'; allowed are all, cross_attention"),
         ("optimisation: {precision: int8}", "'int8'; allowed are bfloat16, float32"),
         ("validation: {episodes_per_task: 1, every: 10, patience: 0}", "at least 1"),
+        ("weights: other.safetensors", "both weights and a language phase"),
         ("validation: {often: true}", r"validation has unknown settings \['often'\]"),
         ("rounds: [{phase: {stepz: 3}}]", r"rounds\[0\]\.phase has unknown settings \['stepz'\]"),
     ],

@@ -81,7 +81,10 @@ def test_an_imported_release_gives_the_recorded_numbers(
         close(model.vision(images[:, 0]), arrays["clip_tokens_rgb"])
         media = model.media(images[:1])
         close(media, arrays["vision_x"][0])
-        close(model.run_layers(text.embedding, text, media, 0, 7), arrays["hidden_b1"][7])
+        hidden = text.embedding
+        for layer in model.layers:
+            hidden = layer(hidden, text.bias, media)
+        close(hidden, arrays["hidden_b1"][7])
         for step in range(len(images)):
             media = model.media(images[step : step + 1])
             candidates, _ = run_to_exit(model, text, media, None, state, rule, step)

@@ -191,7 +191,7 @@ def test_what_can_not_be_loaded_can_be_tried_again(rig):
         rig.change(Transition.TRANSITION_CONFIGURE)
     rig.policy.info = PolicyInfo("scripted", (1, 3), STATIC.shape, GRIPPER.shape)
     rig.change(Transition.TRANSITION_CONFIGURE)
-    assert rig.policy.loaded_as == ("deer-nano", "cpu", 2, "float32")
+    assert rig.policy.loaded_as == ("deer-nano", "cpu", 2, "float32", 0.0)
     assert rig.client.send("go").result(DEADLINE_S).outcome is Outcome.REJECTED
     rig.change(Transition.TRANSITION_ACTIVATE)
     wait(lambda: rig.static.get_subscription_count())

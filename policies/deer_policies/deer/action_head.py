@@ -31,6 +31,10 @@ class HeadState:
         return HeadState(self.hidden * factor, self.cell * factor)
 
 
+# An exported head takes and gives the two tensors.
+torch.export.register_dataclass(HeadState, serialized_type_name="deer_policies.HeadState")
+
+
 def encoded_proprioception(proprioception: torch.Tensor) -> torch.Tensor:
     """Angles, which wrap at pi, become sines, then cosines, at the end: (..., 15) -> (..., 18)."""
     angles = proprioception[..., EULER]

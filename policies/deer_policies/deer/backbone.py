@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import nn
@@ -12,6 +13,7 @@ from deer_policies.deer.action_head import ActionHead, ProprioceptionEncoder
 from deer_policies.deer.config import DeerConfig
 from deer_policies.deer.language import DecoderLayer, attention_bias
 from deer_policies.deer.resampler import Resampler
+from deer_policies.deer.segments import Encode, LayersToExit, Normalisation, StepSegments, max_pooled
 from deer_policies.deer.vision import VisionEncoder
 
 
@@ -39,11 +41,9 @@ class Text:
 class DeerModel(nn.Module):
     """Vision, resampler, language layers, the head that all exits share, and auxiliary heads for training.
 
-    Weights only; whatever changes from step to step is passed in and returned.
+    Weights only; whatever changes from step to step is passed in and returned. Training, parity and run time all run
+    the same `segments`.
     """
-
-    scale: torch.Tensor
-    offset: torch.Tensor
 
     def __init__(self, config: DeerConfig, auxiliary_heads: bool = True, exits: int | None = None) -> None:
         """Args:
@@ -55,6 +55,7 @@ class DeerModel(nn.Module):
         self.config = config
         self.exit_layers = config.language.exit_layers[:exits]
         language = config.language
+        self.normalised = Normalisation(config.preprocess)
         self.vision = VisionEncoder(config.vision)
         self.resampler = Resampler(config.vision.dim, config.resampler)
         self.embedding = nn.Embedding(language.vocabulary, language.dim)
@@ -64,8 +65,17 @@ class DeerModel(nn.Module):
         self.head = ActionHead(language.dim, config.head)
         count = len(self.exit_layers) if auxiliary_heads else 0
         self.auxiliary_heads = nn.ModuleList(ActionHead(language.dim, config.head) for _ in range(count))
-        for name, constant in self._constants(config).items():
-            self.register_buffer(name, constant, persistent=False)
+        self.segments = self._segments()
+
+    def _segments(self) -> StepSegments:
+        """Held by a value and not by the module, so that every weight has one name."""
+        ends = [self.exit_layers[0], *(last + 1 for last in self.exit_layers)]
+        parts = [self.layers[first:last] for first, last in pairwise([0, *ends])]
+        return StepSegments(
+            Encode(self.normalised, self.vision, self.resampler),
+            tuple(LayersToExit(part, over_padding=self.config.official) for part in parts),
+            self.head,
+        )
 
     @classmethod
     def from_weights(
@@ -83,61 +93,36 @@ class DeerModel(nn.Module):
         with torch.device("meta"):
             model = cls(config, auxiliary_heads, exits)
         model.load_state_dict(weights, assign=True)
-        for name, constant in cls._constants(config).items():
-            model.register_buffer(name, constant, persistent=False)
         for module in model.modules():
-            if isinstance(module, ProprioceptionEncoder):
+            if isinstance(module, Normalisation | ProprioceptionEncoder):
                 module.set_constants()
         return model
 
-    @staticmethod
-    def _constants(config: DeerConfig) -> dict[str, torch.Tensor]:
-        mean, std = (torch.tensor(values).view(3, 1, 1) for values in (config.preprocess.mean, config.preprocess.std))
-        return {"scale": 1.0 / (255.0 * std), "offset": -mean / std}
-
-    def normalised(self, images: torch.Tensor) -> torch.Tensor:
-        """uint8 images (..., 3, height, width) -> normalised float; float images count as normalised already."""
-        if images.dtype != torch.uint8:
-            return images
-        return torch.addcmul(self.offset, images.to(self.scale.dtype), self.scale)
-
     def media(self, images: torch.Tensor) -> torch.Tensor:
         """Visual latents: images (batch, views, 3, height, width) -> (batch, views * latents, vision dim)."""
-        batch, views = images.shape[:2]
-        tokens = self.vision(self.normalised(images.flatten(0, 1)))
-        latents = self.resampler(tokens)
-        return latents.view(batch, views * latents.shape[1], latents.shape[2])
+        return self.segments.encode(images.flatten(0, 1)).unflatten(0, images.shape[:2]).flatten(1, 2)
 
     def text(self, token_ids: torch.Tensor, token_mask: torch.Tensor) -> Text:
         """token_ids (batch, tokens) int64, token_mask (batch, tokens) bool -> `Text`."""
         bias = attention_bias(token_mask, self.config.language.heads, self.embedding.weight.dtype)
         return Text(self.embedding(token_ids), token_mask, bias)
 
-    def run_layers(self, x: torch.Tensor, text: Text, media: torch.Tensor, first: int, last: int) -> torch.Tensor:
-        """Hidden states (batch, tokens, dim) from the input of layer `first` to the output of layer `last`."""
-        for index in range(first, last + 1):
-            x = self.layers[index](x, text.bias, media)
-        return x
-
     def exit_features(self, text: Text, media: torch.Tensor) -> Iterator[torch.Tensor]:
         """Pooled features (batch, dim): of the layer before the first exit, then of each exit.
 
         A layer runs when the feature behind it is asked for, so whoever stops asking stops the computation.
         """
-        x, first = text.embedding, 0
-        for last in (self.exit_layers[0] - 1, *self.exit_layers):
-            x = self.run_layers(x, text, media, first, last)
-            yield self.pooled(x, text.mask)
-            first = last + 1
+        x = text.embedding
+        for segment in self.segments.layers:
+            x, feature = segment(x, text.mask, text.bias, media)
+            yield feature
 
     def pooled(self, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Maximum over real text tokens, under official compatibility over padded ones too.
 
         x (batch, tokens, dim), mask (batch, tokens) -> (batch, dim).
         """
-        if not self.config.official:
-            x = x.masked_fill(~mask[..., None], float("-inf"))
-        return x.amax(dim=1)
+        return max_pooled(x, mask, self.config.official)
 
     def features(self, images: torch.Tensor, token_ids: torch.Tensor, token_mask: torch.Tensor) -> torch.Tensor:
         """All pooled features of clips at once, for training and for exit thresholds.

@@ -89,9 +89,13 @@ class CostModel:
         last = self.config.language.exit_layers[exit_index]
         return sum(self.layer_mac(layer, tokens) for layer in range(last + 1)) / GIGA
 
-    def total_gmac(self, exit_index: int, tokens: int | None = None, head_runs: int = 1) -> float:
-        """Vision, resampler, language layers up to an exit and all runs of the head, in 1e9 MAC."""
-        rest = self.vision_mac + self.resampler_mac + head_runs * self.head_mac
+    def total_gmac(
+        self, exit_index: int, tokens: int | None = None, head_runs: int = 1, encoded_views: int | None = None
+    ) -> float:
+        """Vision and resampler on so many views or on all, layers up to an exit, all runs of the head, in 1e9 MAC."""
+        # Every view costs the same.
+        views = self.config.views if encoded_views is None else encoded_views
+        rest = views * (self.vision_mac + self.resampler_mac) // self.config.views + head_runs * self.head_mac
         return self.llm_gmac(exit_index, tokens) + rest / GIGA
 
     def parameters(self, exit_index: int) -> int:
@@ -136,6 +140,17 @@ class CostModel:
         return (weights + self.activations() * precision.dtype.itemsize) / GIB
 
 
+def enough(cost: float) -> str:
+    """A cost in six digits, rounded up: what a message names as the least that works must work."""
+    text = f"{cost:.6g}"
+    return text if within(cost, float(text)) else f"{cost * (1.0 + 1e-5):.6g}"
+
+
+def within(cost: float, limit: float) -> bool:
+    """Whether a cost is at most a limit, but for the last digits of sums that were added up in another order."""
+    return cost <= limit * (1.0 + 1e-9)
+
+
 def fitting_exits(name: str, limit: float | None, costs: Sequence[float]) -> int:
     """Number of exits, from the shallowest, that cost at most `limit`; all of them for no limit.
 
@@ -149,10 +164,10 @@ def fitting_exits(name: str, limit: float | None, costs: Sequence[float]) -> int
     """
     if limit is None:
         return len(costs)
-    fitting = sum(cost <= limit for cost in costs)
+    fitting = sum(within(cost, limit) for cost in costs)
     if fitting == 0:
         raise BudgetError(
-            f"budget {name} = {limit:.6g} can't be met: the first exit needs {costs[0]:.6g}; allow at least that"
+            f"budget {name} = {limit:.6g} can't be met: the first exit needs {enough(costs[0])}; allow at least that"
         )
     return fitting
 

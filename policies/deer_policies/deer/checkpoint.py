@@ -21,7 +21,7 @@ from deer_policies.deer.budget import CostModel, loadable_exits
 from deer_policies.deer.config import DeerConfig
 from deer_policies.deer.policy import DeerPolicy
 from deer_policies.deer.precision import Storage, converted, is_packed, precision_named
-from deer_policies.deer.thresholds import Calibration
+from deer_policies.deer.thresholds import Calibration, Tuned
 from deer_policies.deer.tokenizer import Tokenizer
 from deer_policies.errors import CheckpointError, ConfigError, DeerError, listed
 from deer_policies.interfaces import Budget
@@ -30,7 +30,9 @@ logger = logging.getLogger(__name__)
 
 FORMAT = "deer-checkpoint-1"
 BUNDLED = Path(__file__).resolve().parents[1] / "checkpoints"
-VALUES = "calibration.values"
+CALIBRATION = "calibration."
+CALIBRATION_TENSORS = ("values", "tokens", "errors", "episodes")
+"""Fields of `Calibration` that are tensors; the first is always there."""
 AUXILIARY = "auxiliary_heads."
 
 
@@ -87,8 +89,11 @@ def save(
     }
     calibration = checkpoint.calibration
     if calibration is not None:
-        tensors[VALUES] = calibration.values.to(torch.float32).cpu().contiguous()
-        metadata["calibration"] = json.dumps({"criterion": calibration.criterion, "source": calibration.source})
+        for name in CALIBRATION_TENSORS:
+            if (tensor := getattr(calibration, name)) is not None:
+                tensors[CALIBRATION + name] = tensor.cpu().contiguous()
+        described = {name: getattr(calibration, name) for name in ("criterion", "source")}
+        metadata["calibration"] = json.dumps({**described, "tuned": [asdict(tuned) for tuned in calibration.tuned]})
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -227,7 +232,7 @@ def _config(path: Path, metadata: dict[str, str]) -> DeerConfig:
 
 def _check_names(path: Path, present: set[str], wanted: dict[str, torch.Tensor], config: DeerConfig) -> None:
     with torch.device("meta"):
-        known = set(DeerModel(config).state_dict()) | {VALUES}
+        known = set(DeerModel(config).state_dict()) | {CALIBRATION + name for name in CALIBRATION_TENSORS}
     missing, unexpected = sorted(set(wanted) - present), sorted(present - known)
     for what, names in (("lacks", missing), ("has unexpected", unexpected)):
         if names:
@@ -249,10 +254,16 @@ def _calibration(path: Path, file: Any, metadata: dict[str, str], config: DeerCo
     if "calibration" not in metadata:
         return None
     described = json.loads(metadata["calibration"])
-    values = file.get_tensor(VALUES)
-    if len(values) != len(config.language.exit_layers):
-        raise CheckpointError(f"{path}: criterion values are for {len(values)} exits; calibrate the policy again")
-    return Calibration(values, described["criterion"], described["source"])
+    recorded = {
+        name: file.get_tensor(CALIBRATION + name)
+        for name in CALIBRATION_TENSORS
+        if CALIBRATION + name in set(file.keys())
+    }
+    exits = len(recorded["values"])
+    if exits != len(config.language.exit_layers):
+        raise CheckpointError(f"{path}: criterion values are for {exits} exits; calibrate the policy again")
+    tuned = tuple(Tuned(item["average_llm_gmac"], tuple(item["thresholds"])) for item in described.get("tuned", ()))
+    return Calibration(criterion=described["criterion"], source=described["source"], tuned=tuned, **recorded)
 
 
 def _sha256(path: Path) -> str:

@@ -1,106 +1,22 @@
-"""When to stop: exit criteria compare the candidates of adjacent exits, an exit rule decides from their distance."""
+"""When to stop: an exit rule decides from the candidates of the exits that have run; layers beyond are not computed."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import cached_property
-from typing import Protocol
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import torch
-import torch.nn.functional as F
 
 from deer_policies.deer.action_head import HeadState
-from deer_policies.deer.backbone import DeerModel, Text
+from deer_policies.deer.backbone import Text
+from deer_policies.deer.criteria import ActionConsistency, Candidate, ExitCriterion, HeadOutput
 from deer_policies.errors import ConfigError
 
 NEVER = -1e8
 """Threshold of an exit that is never taken; its candidate action is not even computed unless a later exit needs it."""
 ALWAYS = 1e8
 """Threshold of the last exit in use."""
-
-HeadOutput = tuple[torch.Tensor, torch.Tensor, HeadState]
-
-
-class Candidate:
-    """What the policy would do if it stopped here; the head runs when its answer is first asked for, and only once."""
-
-    def __init__(self, feature: torch.Tensor, run_head: Callable[[torch.Tensor], HeadOutput]) -> None:
-        """Args:
-        feature: (batch, dim) pooled feature.
-        run_head: maps the feature to pose (batch, 6), gripper logit (batch,), and the state after the step.
-        """
-        self.feature = feature
-        self._run_head = run_head
-
-    @cached_property
-    def output(self) -> HeadOutput:
-        """Pose (batch, 6), gripper logit (batch,), and the state to keep if the policy stops here."""
-        return self._run_head(self.feature)
-
-    @property
-    def pose(self) -> torch.Tensor:
-        """(batch, 6)."""
-        return self.output[0]
-
-    @property
-    def evaluated(self) -> bool:
-        """Whether the head has run."""
-        return "output" in self.__dict__
-
-
-class ExitCriterion(Protocol):
-    """A number that is small when going deeper is not worth it."""
-
-    def distance(self, previous: Candidate, current: Candidate, step: int) -> torch.Tensor:
-        """(batch,) for the candidates of two adjacent exits at control step `step` of the subtask."""
-        ...
-
-
-def action_distance(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
-    """Root mean square over the pose dimensions: (..., 6), (..., 6) -> (...). The gripper takes no part (DeeR)."""
-    return (first - second).square().mean(-1).sqrt()
-
-
-@dataclass(frozen=True)
-class ActionConsistency:
-    """Adjacent exits propose nearly the same pose step (DeeR, arXiv 2411.02359, equation 3)."""
-
-    def distance(self, previous: Candidate, current: Candidate, step: int) -> torch.Tensor:
-        """Root mean square difference of the poses, in units of the normalised action."""
-        return action_distance(current.pose, previous.pose)
-
-
-@dataclass(frozen=True)
-class FeatureSimilarity:
-    """Adjacent exits have nearly the same pooled feature (DeeR, table 4)."""
-
-    def distance(self, previous: Candidate, current: Candidate, step: int) -> torch.Tensor:
-        """One minus the cosine of the two features."""
-        return 1.0 - F.cosine_similarity(current.feature.float(), previous.feature.float(), dim=-1)
-
-
-@dataclass(frozen=True)
-class TimeStep:
-    """The exit grows with the time since the subtask began, whatever is seen (DeeR, table 4)."""
-
-    def distance(self, previous: Candidate, current: Candidate, step: int) -> torch.Tensor:
-        """The control step itself: a threshold is the last step at which its exit is taken."""
-        return torch.full((len(current.feature),), float(step))
-
-
-CRITERIA: dict[str, Callable[[], ExitCriterion]] = {
-    "action": ActionConsistency,
-    "feature": FeatureSimilarity,
-    "time": TimeStep,
-}
-
-
-def criterion_named(name: str) -> ExitCriterion:
-    """The criterion of this name. Raises ConfigError listing the names there are."""
-    if name not in CRITERIA:
-        raise ConfigError(f"there is no exit criterion {name!r}; choose one of {', '.join(CRITERIA)}")
-    return CRITERIA[name]()
 
 
 @dataclass(frozen=True)
@@ -141,7 +57,7 @@ class ThresholdRule:
     """
 
     thresholds: tuple[float, ...]
-    criterion: ExitCriterion = ActionConsistency()
+    criterion: ExitCriterion = field(default_factory=ActionConsistency)
 
     def __post_init__(self) -> None:
         if not self.thresholds or any(value != value for value in self.thresholds):
@@ -172,8 +88,21 @@ class ThresholdRule:
         return Decision(last or distance <= self.thresholds[index], distance)
 
 
+class Segments(Protocol):
+    """What a step runs after the images are encoded: a `DeerModel`, or what stands in for one."""
+
+    @property
+    def head(self) -> Callable[..., Any]:
+        """See `ActionHead.forward`."""
+        ...
+
+    def exit_features(self, text: Text, media: torch.Tensor) -> Iterator[torch.Tensor]:
+        """See `DeerModel.exit_features`."""
+        ...
+
+
 def run_to_exit(
-    model: DeerModel,
+    model: Segments,
     text: Text,
     media: torch.Tensor,
     proprioception: torch.Tensor | None,
@@ -187,7 +116,7 @@ def run_to_exit(
     official code runs the head once more for it, with the same numbers.
 
     Args:
-        model: in evaluation mode.
+        model: layers and head, in evaluation mode.
         text, media: of one sample, from `DeerModel.text` and `DeerModel.media`.
         proprioception: (1, 1, 15), or None for a policy without it.
         state: of the head before this step.

@@ -14,12 +14,15 @@ import torch
 
 from deer_policies.deer.action_head import HeadState
 from deer_policies.deer.backbone import DeerModel, Text
-from deer_policies.deer.budget import GIB, CostModel, blind_exits, fitting_exits
-from deer_policies.deer.exits import ALWAYS, Candidate, ExitRule, ThresholdRule, criterion_named, run_to_exit
+from deer_policies.deer.budget import GIB, CostModel, enough, fitting_exits, within
+from deer_policies.deer.criteria import Candidate
+from deer_policies.deer.deadline import QUANTILE, Clock, DeadlineRule, SegmentEstimate, SegmentTimes, Stopwatch
+from deer_policies.deer.exits import ALWAYS, ExitRule, ThresholdRule, run_to_exit
 from deer_policies.deer.precision import held_bytes
 from deer_policies.deer.preprocess import stack_views
-from deer_policies.deer.thresholds import Calibration, thresholds_for_average
+from deer_policies.deer.thresholds import Calibration, rule_for_average
 from deer_policies.deer.tokenizer import Tokenizer
+from deer_policies.deer.view_reuse import EncodedViews, ViewReuse, encode_views
 from deer_policies.errors import BudgetError, ConfigError
 from deer_policies.interfaces import (
     PROPRIOCEPTION_SIZE,
@@ -34,16 +37,19 @@ from deer_policies.interfaces import (
 logger = logging.getLogger(__name__)
 
 REMEMBERED_INSTRUCTIONS = 64
-LATENCY_REPEATS = 10
-LATENCY_QUANTILE = 0.9
+WARM_UP_STEPS = 2
+"""First steps, which are slow; they are not measured."""
+MEASURED_STEPS = 10
+"""Steps through all exits, from which a first latency budget is judged."""
 
 
 @dataclass(frozen=True)
 class PolicyState:
-    """What a subtask has left behind: the head's recurrent state and the number of steps taken."""
+    """What a subtask has left behind: the head's recurrent state, steps taken, and the views as last encoded."""
 
     head: HeadState
     step: int = 0
+    views: EncodedViews | None = None
 
 
 @dataclass(frozen=True)
@@ -65,6 +71,7 @@ class DeerPolicy:
         budget: Budget | None = None,
         details: dict[str, Any] | None = None,
         weights_sha256: str = "",
+        clock: Clock = time.perf_counter,
     ) -> None:
         """Args:
         model: put into evaluation mode; stays on its device.
@@ -73,6 +80,7 @@ class DeerPolicy:
         budget: in force from the start; no limits by default.
         details: provenance, for reports.
         weights_sha256: of the file that the weights came from.
+        clock: tells latencies and deadlines.
         """
         if tokenizer.vocabulary > model.config.language.vocabulary:
             raise ConfigError(
@@ -93,7 +101,10 @@ class DeerPolicy:
             details=details or {},
         )
         self._texts: OrderedDict[str, Text] = OrderedDict()
-        self._latency_ms: tuple[float, ...] | None = None
+        self._clock = clock
+        self._times = SegmentTimes(len(model.exit_layers))
+        self._warm = False
+        self._view_reuse = ViewReuse()
         self._plan = _Plan(Budget(), ThresholdRule.fixed(len(model.exit_layers) - 1))
         if budget is not None:
             self.set_budget(budget)
@@ -125,23 +136,30 @@ class DeerPolicy:
             BudgetError: if it can't be met, with the cheapest one that can; nothing changes.
         """
         exits = self._allowed_exits(budget)
-        if budget.average_llm_gmac is None:
-            self._plan = _Plan(budget, ThresholdRule.fixed(exits - 1))
-            return
+        rule = ThresholdRule.fixed(exits - 1)
+        if budget.average_llm_gmac is not None:
+            rule = self._average_rule(budget.average_llm_gmac, exits)
+        if budget.latency_ms is not None:
+            fitting_exits("latency_ms", budget.latency_ms, [1e3 * self.segment_estimate().first_exit_s(rule)])
+        self._plan = _Plan(budget, rule)
+
+    def _average_rule(self, average_llm_gmac: float, exits: int) -> ThresholdRule:
         if self.calibration is None:
             raise BudgetError(
                 "this policy has no recorded criterion values to solve an average budget from; use a checkpoint with a "
-                "calibration, or limit peak_llm_gmac instead"
+                "calibration (`deer calibrate` makes one), or limit peak_llm_gmac instead"
             )
-        costs = self._llm_gmac()[:exits]
         try:
-            thresholds, mean_gmac = thresholds_for_average(
-                self.calibration.values, costs, budget.average_llm_gmac, blind_exits(self.model.config)
-            )
+            rule, expected = rule_for_average(self.calibration, self.costs, average_llm_gmac, exits)
         except BudgetError as error:
             raise BudgetError(f"budget average_llm_gmac: {error}") from error
-        logger.debug("thresholds %s expect %.4g GMAC a step", thresholds, mean_gmac)
-        self._plan = _Plan(budget, ThresholdRule(thresholds, criterion_named(self.calibration.criterion)))
+        logger.info(
+            "average budget of %.4g GMAC: %.4g expected from the recorded steps%s",
+            average_llm_gmac,
+            expected,
+            self.calibration.checked,
+        )
+        return rule
 
     def set_exit_rule(self, rule: ExitRule) -> None:
         """Uses this rule at any cost; the budget in force becomes one without limits.
@@ -155,6 +173,10 @@ class DeerPolicy:
             )
         self._plan = _Plan(Budget(), rule)
 
+    def set_view_reuse(self, reuse: ViewReuse) -> None:
+        """Chooses which views are encoded again, under any budget and exit rule; takes effect at the next step."""
+        self._view_reuse = reuse
+
     def initial_state(self) -> PolicyState:
         """The state before the first step of a subtask."""
         with torch.inference_mode():
@@ -167,11 +189,16 @@ class DeerPolicy:
             ConfigError: if the observation does not fit `info` or the state is not one of this policy's.
             BudgetError: if the instruction is so long that the first exit is over the peak budget.
         """
-        started = time.perf_counter()
+        return self._step(observation, state, self._plan)
+
+    def _step(
+        self, observation: Observation, state: PolicyState, plan: _Plan
+    ) -> tuple[ActionChunk, PolicyState, ExitReport]:
+        started = self._now()
+        watch = Stopwatch(self.model, self._now)
         observation = observation.checked(self.info)
         if not isinstance(state, PolicyState):
             raise ConfigError(f"state is a {type(state).__name__}; pass initial_state() or what the last step returned")
-        plan = self._plan
         with torch.inference_mode():
             text = self._text(observation.instruction)
             tokens = text.embedding.shape[1]
@@ -179,19 +206,35 @@ class DeerPolicy:
             if plan.budget.peak_llm_gmac is not None:
                 limit = plan.budget.peak_llm_gmac
                 rule = rule.limited(fitting_exits("peak_llm_gmac", limit, self._llm_gmac(tokens)))
-            views = stack_views(observation.rgb_static, observation.rgb_gripper, self.model.config.preprocess)
-            media = self.model.media(views[None].to(self.device))
+            if plan.budget.latency_ms is not None:
+                due_s = started + plan.budget.latency_ms / 1e3
+                rule = DeadlineRule(rule, due_s, self._times.estimate(), self._now)
+            images = stack_views(observation.rgb_static, observation.rgb_gripper, self.model.config.preprocess)
+            views = encode_views(images, state.views, self._view_reuse, self._encode)
+            media = views.latents.flatten(0, 1)[None]
+            watch.encode_s = self._now() - started
             robot = torch.from_numpy(observation.proprioception)[None, None].to(self.device)
-            candidates, distances = run_to_exit(self.model, text, media, robot, state.head, rule, state.step)
+            candidates, distances = run_to_exit(watch, text, media, robot, state.head, rule, state.step)
             pose, gripper_logit, head_state = candidates[-1].output
             values = torch.cat([pose[0], gripper_logit]).float().cpu().numpy()
             if self.model.config.official:
                 values = values.astype(np.float16)
         action = Action.clipped(values)
+        total_s = self._now() - started
+        self._times.add(watch, total_s)
         exit_index = len(candidates) - 2
-        report = self._report(exit_index, candidates, distances, rule, tokens, (time.perf_counter() - started) * 1e3)
+        report = self._report(exit_index, candidates, distances, rule, tokens, views.encoded, 1e3 * total_s)
         chunk = ActionChunk(action.values[None], self.info.rate_hz)
-        return chunk, PolicyState(head_state, state.step + 1), report
+        return chunk, PolicyState(head_state, state.step + 1, views), report
+
+    def _encode(self, images: torch.Tensor) -> torch.Tensor:
+        return self.model.segments.encode(images.to(self.device))
+
+    def _now(self) -> float:
+        """The clock, when the device has done what it was told to do."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return self._clock()
 
     def _report(
         self,
@@ -200,6 +243,7 @@ class DeerPolicy:
         distances: list[float],
         rule: ExitRule,
         tokens: int,
+        encoded_views: tuple[bool, ...],
         latency_ms: float,
     ) -> ExitReport:
         last = len(self.model.config.language.exit_layers) - 1
@@ -210,10 +254,11 @@ class DeerPolicy:
             distances=tuple(distances),
             thresholds=rule.thresholds,
             llm_gmac=self.costs.llm_gmac(exit_index, tokens),
-            total_gmac=self.costs.total_gmac(exit_index, tokens, head_runs),
+            total_gmac=self.costs.total_gmac(exit_index, tokens, head_runs, sum(encoded_views)),
             full_llm_gmac=self.costs.llm_gmac(last, tokens),
             full_total_gmac=self.costs.total_gmac(last, tokens),
             latency_ms=latency_ms,
+            encoded_views=encoded_views,
         )
 
     def _text(self, instruction: str) -> Text:
@@ -232,12 +277,10 @@ class DeerPolicy:
 
     def _allowed_exits(self, budget: Budget) -> int:
         exits = fitting_exits("peak_llm_gmac", budget.peak_llm_gmac, self._llm_gmac())
-        if budget.latency_ms is not None:
-            exits = min(exits, fitting_exits("latency_ms", budget.latency_ms, self.latency_ms()))
         limit = budget.peak_memory_gib
-        if limit is not None and self.memory_gib > limit:
+        if limit is not None and not within(self.memory_gib, limit):
             raise BudgetError(
-                f"budget peak_memory_gib = {limit:.6g} can't be met: the loaded layers need {self.memory_gib:.6g}; "
+                f"budget peak_memory_gib = {limit:.6g} can't be met: the loaded layers need {enough(self.memory_gib)}; "
                 "allow that, or load fewer with load_policy(..., peak=Budget(peak_memory_gib=...))"
             )
         return exits
@@ -248,20 +291,19 @@ class DeerPolicy:
         activations = self.costs.activations() * self.model.embedding.weight.element_size()
         return (held_bytes(self.model) + activations) / GIB
 
-    def latency_ms(self) -> tuple[float, ...]:
-        """Wall time of a step that checks every exit up to each one, measured once: the 0.9 quantile of 10 runs."""
-        if self._latency_ms is None:
-            self._latency_ms = tuple(self._measured(index) for index in range(len(self.info.exit_layers)))
-        return self._latency_ms
-
-    def _measured(self, exit_index: int) -> float:
-        observation = example_observation(self.info)
-        probe = DeerPolicy(self.model, self.tokenizer)
-        # A distance is never negative, so this checks each exit without taking it.
-        probe.set_exit_rule(ThresholdRule((-1.0,) * exit_index + (ALWAYS,)))
-        state = probe.initial_state()
-        times = [probe.step(observation, state)[2].latency_ms for _ in range(LATENCY_REPEATS + 2)]
-        return float(np.quantile(times[2:], LATENCY_QUANTILE))
+    def segment_estimate(self, quantile: float = QUANTILE) -> SegmentEstimate:
+        """How long each segment of a step takes here, in this share of the last steps; the first call runs some."""
+        if not self._warm:
+            exits = len(self.info.exit_layers)
+            # A distance is never negative, so this checks each exit without taking it.
+            everything = _Plan(Budget(), ThresholdRule((-1.0,) * (exits - 1) + (ALWAYS,)))
+            observation, state = example_observation(self.info), self.initial_state()
+            for index in range(WARM_UP_STEPS + MEASURED_STEPS):
+                if index == WARM_UP_STEPS:
+                    self._times = SegmentTimes(exits)
+                self._step(observation, state, everything)
+            self._warm = True
+        return self._times.estimate(quantile)
 
 
 def example_observation(info: PolicyInfo, instruction: str = "push the sliding door to the left side") -> Observation:

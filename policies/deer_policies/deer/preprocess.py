@@ -25,7 +25,7 @@ def resize_uint8(image: np.ndarray, config: PreprocessConfig) -> torch.Tensor:
     if config.interpolation == "bicubic":
         from PIL import Image
 
-        # The official models were trained on images that Pillow resized; PyTorch's bicubic is now and then one level off.
+        # The official models were trained on images that Pillow resized; PyTorch's bicubic differs now and then.
         resized = Image.fromarray(image).resize((size, size), Image.Resampling.BICUBIC)
         return torch.from_numpy(np.array(resized)).permute(2, 0, 1).contiguous()
     return F.interpolate(pixels[None], (size, size), mode=config.interpolation, antialias=True)[0].contiguous()

@@ -72,7 +72,7 @@ def deer_settings(saved: Mapping[str, Any], names: Iterable[str]) -> ReleaseSett
     last = _number(saved, "early_exit_layer", -1, minimum=-blocks)
     # A negative number counts from the end, and layers behind the last exit were deleted before it was saved.
     layers = last + 1 if last >= 0 else blocks
-    if layers != blocks:
+    if blocks and layers != blocks:
         raise CheckpointError(
             f"the checkpoint's early_exit_layer is {last}, which means {layers} language model layers, but it holds "
             f"{blocks} of them; get it again"

@@ -44,7 +44,7 @@ class Resampler(nn.Module):
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         """(batch, tokens, dim) -> (batch, latents, dim)."""
-        latents = self.latents.expand(len(tokens), -1, -1)
+        latents = self.latents.expand(tokens.shape[0], -1, -1)
         for layer in self.layers:
             latents = layer(tokens, latents)
         return self.norm(latents)

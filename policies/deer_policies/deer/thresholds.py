@@ -10,7 +10,10 @@ from typing import Any
 import torch
 
 from deer_policies.deer.action_head import ActionHead, HeadState
-from deer_policies.deer.exits import ALWAYS, NEVER, action_distance
+from deer_policies.deer.budget import CostModel, blind_exits, enough, within
+from deer_policies.deer.criteria import criterion_named
+from deer_policies.deer.exits import ALWAYS, NEVER, ThresholdRule
+from deer_policies.deer.recording import outcomes
 from deer_policies.errors import BudgetError, ConfigError
 
 BISECTIONS = 60
@@ -19,27 +22,106 @@ SHARE_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
+class Tuned:
+    """Thresholds that were refined in the simulator for one average budget, in 1e9 MAC."""
+
+    average_llm_gmac: float
+    thresholds: tuple[float, ...]
+
+
+@dataclass(frozen=True)
 class Calibration:
     """Criterion values that thresholds are solved from.
 
     Attributes:
         values: (exits, samples) float32.
-        criterion: name in `exits.CRITERIA`.
-        source: which data, for reports.
+        criterion: name in `criteria.CRITERIA`.
+        source: which data, and what average they gave on other data, for reports.
+        tokens: (samples,) int64, length of the instruction at each step; None counts each at the reference length.
+        errors: (exits, samples) float32, root mean square distance of each exit's pose from the last exit's, infinite
+            where the gripper's command differs; None where they were not recorded.
+        episodes: (samples,) int64, the episode that each step belongs to; None where it was not recorded.
+        tuned: thresholds that are taken instead of solved ones when their average is asked for.
     """
 
     values: torch.Tensor
     criterion: str = "action"
     source: dict[str, Any] = field(default_factory=dict)
+    tokens: torch.Tensor | None = None
+    errors: torch.Tensor | None = None
+    episodes: torch.Tensor | None = None
+    tuned: tuple[Tuned, ...] = ()
 
     def __post_init__(self) -> None:
         if self.values.ndim != 2 or 0 in self.values.shape or not bool(torch.isfinite(self.values).all()):
             raise ConfigError(
                 f"criterion values have shape {tuple(self.values.shape)}; they must be finite numbers (exits, samples)"
             )
+        exits, samples = self.values.shape
+        for name, shape in (("tokens", (samples,)), ("errors", (exits, samples)), ("episodes", (samples,))):
+            tensor = getattr(self, name)
+            if tensor is not None and tensor.shape != shape:
+                raise ConfigError(f"calibration {name} have shape {tuple(tensor.shape)}; the values call for {shape}")
+        for tuned in self.tuned:
+            if len(tuned.thresholds) != exits:
+                raise ConfigError(
+                    f"tuned thresholds are {tuned.thresholds}; there must be one for each of {exits} exits"
+                )
+
+    @property
+    def checked(self) -> str:
+        """What thresholds gave on steps that they were not solved from, as an addition to a sentence; '' if unknown."""
+        source = self.source
+        if "achieved_llm_gmac" not in source:
+            return ""
+        return (
+            f"; {source['achieved_llm_gmac']:.4g} were measured where {source['requested_llm_gmac']:.4g} were asked "
+            f"for, on {source['check_episodes']} other episodes"
+        )
+
+    def costs(self, model: CostModel, exits: int) -> torch.Tensor:
+        """Cost of the language model at each step if it stopped at each of the first exits: (exits, samples), GMAC."""
+        if self.tokens is None:
+            column = [[model.llm_gmac(index)] for index in range(exits)]
+            return torch.tensor(column, dtype=torch.float64).expand(-1, self.values.shape[1])
+        lengths, position = self.tokens.unique(return_inverse=True)
+        table = [[model.llm_gmac(index, int(length)) for length in lengths] for index in range(exits)]
+        return torch.tensor(table, dtype=torch.float64)[:, position]
 
 
-@torch.no_grad()
+def rule_for_average(
+    calibration: Calibration, model: CostModel, average_llm_gmac: float, exits: int
+) -> tuple[ThresholdRule, float]:
+    """The rule whose mean cost is the highest that is not above an average: tuned for it, or solved.
+
+    Args:
+        calibration: recorded values.
+        model: prices the exits.
+        average_llm_gmac: mean cost of a step, in 1e9 MAC.
+        exits: how many are in use, from the shallowest.
+
+    Returns:
+        The rule, and the mean cost of its thresholds on the recorded steps.
+
+    Raises:
+        BudgetError: if even the cheapest exit costs more; with what it costs.
+    """
+    costs = calibration.costs(model, exits)
+    thresholds = next(
+        (
+            tuned.thresholds
+            for tuned in calibration.tuned
+            if exits == len(tuned.thresholds) and math.isclose(tuned.average_llm_gmac, average_llm_gmac)
+        ),
+        None,
+    )
+    if thresholds is None:
+        solved = thresholds_for_average(calibration.values, costs, average_llm_gmac, blind_exits(model.config))
+    else:
+        solved = thresholds, mean_cost(calibration.values, thresholds, costs)
+    return ThresholdRule(solved[0], criterion_named(calibration.criterion)), solved[1]
+
+
 def action_values(
     head: ActionHead,
     features: torch.Tensor,
@@ -47,32 +129,17 @@ def action_values(
     exits: torch.Tensor,
     state: HeadState | None = None,
 ) -> tuple[torch.Tensor, HeadState]:
-    """Distance of each exit's action from that of the exit before, on histories that mix exits as they do in use.
+    """Distance of each exit's action from that of the exit before, on the history of given exits.
 
     Args:
-        head: the shared head, in evaluation mode.
-        features: (exits + 1, batch, window, dim) as `DeerModel.features` gives them.
-        proprioception: (batch, window, 15) or None.
+        head, features, proprioception, state: see `recording.outcomes`.
         exits: (batch, window) int64, the exit whose state is kept at each step.
-        state: before the window; None for the start of episodes.
 
     Returns:
         values (exits, batch, window) float32, and the state after the window.
     """
-    entries, batch, window, dim = features.shape
-    if state is None:
-        state = head.initial_state(batch)
-    rows = torch.arange(batch, device=features.device)
-    values = []
-    for step in range(window):
-        robot = None if proprioception is None else proprioception[:, step : step + 1].repeat(entries, 1, 1)
-        repeated = HeadState(state.hidden.repeat(1, entries, 1), state.cell.repeat(1, entries, 1))
-        pose, _, after = head(features[:, :, step].reshape(entries * batch, 1, dim), robot, repeated)
-        poses = pose.view(entries, batch, 6).float()
-        values.append(action_distance(poses[1:], poses[:-1]))
-        kept = (exits[:, step].to(features.device) + 1) * batch + rows
-        state = HeadState(after.hidden[:, kept], after.cell[:, kept])
-    return torch.stack(values, dim=-1), state
+    found = outcomes(head, features, proprioception, lambda _, step: exits[:, step], state=state)
+    return found.values, found.state
 
 
 def exit_shares(ratio: float, exits: int, kind: str = "exp", blind: int = 0) -> list[float]:
@@ -125,25 +192,32 @@ def solve_thresholds(values: torch.Tensor, shares: Sequence[float]) -> tuple[flo
     return (*thresholds, ALWAYS)
 
 
+def taken_exits(values: torch.Tensor, thresholds: Sequence[float]) -> torch.Tensor:
+    """The exit (samples,) at which these thresholds stop each sample (column of `values`)."""
+    stops = values[: len(thresholds)] <= torch.tensor(thresholds)[:, None]
+    stops[-1] = True
+    return stops.int().argmax(dim=0)
+
+
 def achieved_shares(values: torch.Tensor, thresholds: Sequence[float]) -> list[float]:
     """Share of the samples (columns of `values`) that these thresholds stop at each exit in use."""
-    alive = torch.ones(values.shape[1], dtype=torch.bool)
-    shares = []
-    for row, threshold in zip(values, thresholds, strict=False):
-        stops = alive & (row <= threshold)
-        shares.append(float(stops.float().mean()))
-        alive &= ~stops
-    return shares
+    counts = taken_exits(values, thresholds).bincount(minlength=len(thresholds))
+    return (counts / values.shape[1]).tolist()
+
+
+def mean_cost(values: torch.Tensor, thresholds: Sequence[float], costs: torch.Tensor) -> float:
+    """Mean over the samples of the cost (exits, samples) of the exits that these thresholds take."""
+    return float(costs.gather(0, taken_exits(values, thresholds)[None]).mean())
 
 
 def thresholds_for_average(
-    values: torch.Tensor, costs: Sequence[float], average: float, blind: int = 0
+    values: torch.Tensor, costs: torch.Tensor | Sequence[float], average: float, blind: int = 0
 ) -> tuple[tuple[float, ...], float]:
     """Thresholds with the highest average cost that is not above `average` on the values, by bisection of the ratio.
 
     Args:
         values: (exits or more, samples).
-        costs: of a step that stops at each exit in use, growing with depth.
+        costs: (exits,) or (exits, samples), of a step that stops at each exit in use, growing with depth.
         average: wanted mean cost, in the unit of `costs`.
         blind: first exits that are never taken; see `exit_shares`.
 
@@ -153,29 +227,26 @@ def thresholds_for_average(
     Raises:
         BudgetError: if even always taking the first usable exit costs more.
     """
-    exits = len(costs)
-    cheapest = costs[min(blind, exits - 1)]
-    if average < cheapest:
-        raise BudgetError(
-            f"an average of {average:.6g} is below the cheapest exit's {cheapest:.6g}; ask for that or more"
-        )
-
-    def at(log_ratio: float) -> tuple[tuple[float, ...], float]:
-        thresholds = solve_thresholds(values, exit_shares(math.exp(log_ratio), exits, blind=blind))
-        shares = achieved_shares(values, thresholds)
-        return thresholds, sum(share * cost for share, cost in zip(shares, costs, strict=True))
-
-    if average >= costs[-1]:
-        return (NEVER,) * (exits - 1) + (ALWAYS,), costs[-1]
+    table = torch.as_tensor(costs, dtype=torch.float64)
+    table = (table[:, None] if table.ndim == 1 else table).expand(-1, values.shape[1])
+    exits = len(table)
     first = min(blind, exits - 1)
+    cheapest, full = float(table[first].mean()), float(table[-1].mean())
+    if not within(cheapest, average):
+        raise BudgetError(
+            f"an average of {average:.6g} is below the cheapest exit's {enough(cheapest)}; ask for that or more"
+        )
+    if average >= full:
+        return (NEVER,) * (exits - 1) + (ALWAYS,), full
     best = ((NEVER,) * first + (ALWAYS,) * (exits - first), cheapest)
     low, high = -LARGEST_LOG_RATIO, LARGEST_LOG_RATIO
     for _ in range(BISECTIONS):
         middle = (low + high) / 2.0
-        found = at(middle)
-        if found[1] <= average:
+        thresholds = solve_thresholds(values, exit_shares(math.exp(middle), exits, blind=blind))
+        cost = mean_cost(values, thresholds, table)
+        if cost <= average:
             low = middle
-            best = max(best, found, key=lambda solution: solution[1])
+            best = max(best, (thresholds, cost), key=lambda solution: solution[1])
         else:
             high = middle
     return best

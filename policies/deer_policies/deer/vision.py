@@ -74,7 +74,7 @@ class VisionEncoder(nn.Module):
         """Normalised images (batch, 3, height, width) -> patch tokens (batch, tokens, dim), floats like the weights."""
         x = self.stem(images.to(self.position_embedding.dtype)).flatten(2).transpose(1, 2)
         if self.class_embedding is not None:
-            first = self.class_embedding.to(x.dtype).expand(len(x), 1, -1)
+            first = self.class_embedding.to(x.dtype).expand(x.shape[0], 1, -1)
             x = torch.cat([first, x], dim=1)
         x = self.norm_in(x + self.position_embedding)
         for block in self.blocks:

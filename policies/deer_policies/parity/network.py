@@ -14,7 +14,7 @@ from deer_policies.parity.recording import Recording
 
 def prompt(recording: Recording, found: Comparison) -> None:
     """Texts -> prompts -> token ids and mask, with the recorded vocabulary."""
-    if not recording.holds("vocab"):
+    if not recording.has("vocab"):
         return
     vocabulary = {token: recording.setting(f"vocab/{token}") for token in recording.below("vocab")}
     core = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, unk_token="<unk>"))
@@ -29,7 +29,7 @@ def prompt(recording: Recording, found: Comparison) -> None:
 
 def preprocessing(recording: Recording, found: Comparison) -> None:
     """Camera images -> resized and normalised."""
-    if not recording.holds("raw_rgb"):
+    if not recording.has("raw_rgb"):
         return
     for step, recorded in enumerate(recording.images):
         raw = recording.array("raw_rgb")[step], recording.array("raw_grip")[step]

@@ -77,7 +77,7 @@ class Recording:
         """A recorded single value as a Python value."""
         return self.array(key).item()
 
-    def holds(self, key: str) -> bool:
+    def has(self, key: str) -> bool:
         """Whether anything is recorded under this key or below it."""
         return any(name == key or name.startswith(f"{key}/") for name in self._arrays)
 
@@ -120,8 +120,8 @@ class Recording:
     def layer_outputs(self, text: Text, media: torch.Tensor) -> torch.Tensor:
         """Hidden states (layers, batch, tokens, dim) behind every layer."""
         x, states = text.embedding, []
-        for layer in range(self.config.language.layers):
-            x = self.model.run_layers(x, text, media, layer, layer)
+        for layer in self.model.layers:
+            x = layer(x, text.bias, media)
             states.append(x)
         return torch.stack(states)
 
@@ -145,7 +145,7 @@ class Recording:
         )
         preprocess: dict[str, Any] = {"image_size": sizes.vision["image_size"]}
         for name, key in (("static_shape", "raw_rgb"), ("gripper_shape", "raw_grip")):
-            if self.holds(key):
+            if self.has(key):
                 preprocess[name] = list(self.array(key).shape[1:])
         settings = {
             "name": self.folder.name,
@@ -163,11 +163,12 @@ class Recording:
         return changed(openflamingo_3b(), settings)
 
     def _agrees(self, sizes: Mapping[str, int]) -> None:
+        """Raises ConfigError where recorded settings and the shapes of the weights contradict each other."""
         for name, size in sizes.items():
-            recorded = self.setting(f"cfg/{name}")
-            if recorded != size:
+            if self.has(f"cfg/{name}") and self.setting(f"cfg/{name}") != size:
                 raise ConfigError(
-                    f"{self.folder}: cfg/{name} is {recorded}, the weights say {size}; they don't belong together"
+                    f"{self.folder}: cfg/{name} is {self.setting(f'cfg/{name}')}, the weights say {size}; "
+                    "they don't belong together"
                 )
 
     def _model(self, config: DeerConfig) -> DeerModel:

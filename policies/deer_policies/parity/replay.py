@@ -39,9 +39,11 @@ OPTIONAL = frozenset({"prompt and token ids", "preprocessing", "stage reuse", "m
 
 @dataclass(frozen=True)
 class Report:
-    """Attributes:
-    results: of every stage, in the order of computation.
-    not_replayed: what is recorded but no stage looked at, first parts of the keys.
+    """What came of replaying a folder.
+
+    Attributes:
+        results: of every stage, in the order of computation.
+        not_replayed: what is recorded but no stage looked at, see `Recording.unused`.
     """
 
     results: tuple[StageResult, ...]

@@ -61,7 +61,9 @@ def stage_reuse(recording: Recording, found: Comparison) -> None:
 def limited_layers(recording: Recording, found: Comparison) -> None:
     """Thresholds with only so many layers allowed (max_layer)."""
     for match in recording.top(r"dyn_max(\d+)"):
-        rule = _threshold_rule(recording).limited(len(exits_within(recording, int(match[1]))))
+        # The run stops at the first exit that is not below the last allowed layer.
+        below = sum(layer < int(match[1]) - 1 for layer in recording.exit_layers)
+        rule = _threshold_rule(recording).limited(below + 1)
         _rollout(recording, found, match[0], _always(rule))
 
 
@@ -77,11 +79,6 @@ def auxiliary_heads(recording: Recording, found: Comparison) -> None:
         found.near(
             f"layerwise/{layer}/grip_prob", logit.sigmoid()[0, :, None], recording.array(f"layerwise/{layer}/grip_prob")
         )
-
-
-def exits_within(recording: Recording, max_layer: int) -> list[int]:
-    """Exit layers among the first `max_layer` layers."""
-    return [layer for layer in recording.exit_layers if layer <= max_layer - 1]
 
 
 def _threshold_rule(recording: Recording) -> ThresholdRule:
@@ -101,7 +98,7 @@ def _rollout(recording: Recording, found: Comparison, key: str, rule_at: Callabl
     model, text = recording.model, recording.text(1)
     state, taken = model.head.initial_state(1), list[int]()
     poses, probabilities = recording.tensor(f"{key}/pose"), recording.tensor(f"{key}/grip_prob")
-    actions = recording.array(f"{key}/env_action_fp16") if recording.holds(f"{key}/env_action_fp16") else None
+    actions = recording.array(f"{key}/env_action_fp16") if recording.has(f"{key}/env_action_fp16") else None
     for step in range(len(poses)):
         rule = rule_at(step, taken)
         media = model.media(recording.images[step : step + 1])
@@ -110,7 +107,7 @@ def _rollout(recording: Recording, found: Comparison, key: str, rule_at: Callabl
         taken.append(len(candidates) - 2)
         found.near(f"{key}/pose", pose[0], poses[step])
         found.near(f"{key}/grip_prob", logit.sigmoid(), probabilities[step])
-        if recording.holds(f"{key}/deltas"):
+        if recording.has(f"{key}/deltas"):
             recorded = recording.tensor(f"{key}/deltas/{step}")
             if len(rule.thresholds) == 1:
                 # With a single exit in use nothing depends on its distance, and ours is not computed.

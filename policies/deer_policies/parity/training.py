@@ -9,11 +9,11 @@ from torch import nn
 from deer_policies.deer.thresholds import action_values, exit_shares, solve_thresholds
 from deer_policies.parity.comparison import Comparison
 from deer_policies.parity.recording import Recording
-from deer_policies.parity.runs import exits_within
 from deer_policies.training.exit_sampling import gather_exits
 from deer_policies.training.losses import action_loss
 
 GRIPPER_WEIGHT = 0.01
+"""Factor of the gripper's loss in the official training (the paper's lambda)."""
 
 
 def solved_thresholds(recording: Recording, found: Comparison) -> None:
@@ -24,7 +24,7 @@ def solved_thresholds(recording: Recording, found: Comparison) -> None:
         dist, ratio, max_layer, llm = (
             recording.setting(f"{key}/{name}") for name in ("dist", "ratio", "max_layer", "llm")
         )
-        layers = exits_within(recording, max_layer)
+        layers = [layer for layer in recording.exit_layers if layer <= max_layer - 1]
         shares = exit_shares(ratio, len(layers), dist, blind=int("mpt_9b" in llm))
         recorded = [recording.setting(f"{key}/thresholds/{layer}") for layer in layers]
         found.same(f"{key}/thresholds", solve_thresholds(values, shares), recorded)
@@ -64,7 +64,7 @@ def training_losses(recording: Recording, found: Comparison) -> None:
     recorded = recording.tensor("train_losses/huber") + GRIPPER_WEIGHT * recording.tensor("train_losses/bce")
     found.near("train_losses", losses, recorded)
     found.near("train_losses/total", losses.sum(), recording.array("train_losses/total"))
-    if recording.holds("official_step_loss"):
+    if recording.has("official_step_loss"):
         found.near("official_step_loss", losses.sum(), recording.array("official_step_loss"))
 
 
@@ -81,7 +81,9 @@ def _pooled_layer(recording: Recording, layer: int, final_norm: torch.Tensor | N
     batch, window = images.shape[:2]
     model, mask = recording.model, recording.tensor("train_batch/mask").bool()
     text = model.text(recording.tensor("train_batch/ids"), mask).repeated(window)
-    x = model.run_layers(text.embedding, text, model.media(images.flatten(0, 1)), 0, layer)
+    x, media = text.embedding, model.media(images.flatten(0, 1))
+    for part in model.layers[: layer + 1]:
+        x = part(x, text.bias, media)
     if final_norm is not None:
         x = F.layer_norm(x, x.shape[-1:], final_norm)
     return model.pooled(x, text.mask).unflatten(0, (batch, window))

@@ -1,44 +1,84 @@
-"""Criterion values on episodes kept apart from training, for the exit thresholds to be solved from."""
+"""Records what exit thresholds are solved from, on episodes kept apart from training."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
 
-import numpy as np
 import torch
 
 from deer_policies.deer.backbone import DeerModel
-from deer_policies.deer.thresholds import Calibration, action_values
+from deer_policies.deer.criteria import criterion_named
+from deer_policies.deer.exits import ExitRule
+from deer_policies.deer.recording import Outcomes, followed, outcomes
+from deer_policies.deer.thresholds import Calibration
 from deer_policies.deer.tokenizer import Tokenizer
+from deer_policies.errors import ConfigError
 from deer_policies.training.episodes import Episode
-from deer_policies.training.exit_sampling import uniform_exits
+
+
+@dataclass(frozen=True)
+class Clip:
+    """An episode after all layers: what the head is run on.
+
+    Attributes:
+        features: (exits + 1, 1, steps, dim) as `DeerModel.features` gives them.
+        proprioception: (1, steps, 15).
+        tokens: length of the instruction.
+    """
+
+    features: torch.Tensor
+    proprioception: torch.Tensor
+    tokens: int
 
 
 @torch.no_grad()
-def calibrate(
-    model: DeerModel, tokenizer: Tokenizer, episodes: Iterable[Episode], seed: int, source: dict[str, object]
-) -> Calibration:
-    """Distances between adjacent exits at every step of the episodes, on histories that mix exits at random.
+def encode(model: DeerModel, tokenizer: Tokenizer, episode: Episode) -> Clip:
+    """Runs vision and layers on a whole episode, unaugmented, with its first wording; the model in evaluation mode."""
+    ids, mask = tokenizer.encode_batch([episode.instructions[0]])
+    features = model.features(torch.from_numpy(episode.images)[None], ids, mask)
+    return Clip(features, torch.from_numpy(episode.proprioception)[None], ids.shape[1])
 
-    The histories run from the start of each episode, where the official code takes windows of 12 steps from a zero
-    state and steps 5 to 10 of them; and images are not augmented here.
+
+def replay(model: DeerModel, clip: Clip, rule: ExitRule, criterion: str) -> Outcomes:
+    """What every exit would have done at each step of a clip on whose history a rule took the exits.
+
+    The history runs from the start of the episode, where the official code takes windows of 12 steps from a zero state
+    and steps 5 to 10 of them.
+    """
+    return outcomes(model.head, clip.features, clip.proprioception, followed(rule), criterion_named(criterion))
+
+
+def calibrate(
+    model: DeerModel, clips: Iterable[Clip], rule: ExitRule, criterion: str, source: dict[str, Any]
+) -> Calibration:
+    """Records all that thresholds are solved from.
 
     Args:
         model: in evaluation mode.
-        tokenizer: of the model.
-        episodes: not used for training.
-        seed: of the exits and wordings that are drawn.
+        clips: of episodes that were not used for training, in which the policy acted under `rule` or something near it.
+        rule: takes the exits; see `replay`.
+        criterion: name of what is recorded.
         source: what the episodes are, kept with the values.
+
+    Raises:
+        ConfigError: if there is no clip, or no such criterion.
     """
-    generator = torch.Generator().manual_seed(seed)
-    rng = np.random.default_rng(seed)
-    exits = len(model.exit_layers)
-    parts = []
-    for episode in episodes:
-        ids, mask = tokenizer.encode_batch([episode.instructions[rng.integers(len(episode.instructions))]])
-        features = model.features(torch.from_numpy(episode.images)[None], ids, mask)
-        drawn = uniform_exits(1, len(episode.images), exits, generator)
-        proprioception = torch.from_numpy(episode.proprioception)[None]
-        values, _ = action_values(model.head, features, proprioception, drawn)
-        parts.append(values[:, 0])
-    return Calibration(torch.cat(parts, dim=1), "action", dict(source))
+    values, errors, tokens, numbers = [], [], [], []
+    for number, clip in enumerate(clips):
+        found = replay(model, clip, rule, criterion)
+        values.append(found.values[:, 0])
+        errors.append(found.pose_errors[:, 0].masked_fill(found.gripper_errors[:, 0], float("inf")))
+        tokens.append(torch.full((values[-1].shape[1],), clip.tokens))
+        numbers.append(torch.full_like(tokens[-1], number))
+    if not values:
+        raise ConfigError("there is no episode to calibrate on; record at least one")
+    return Calibration(
+        torch.cat(values, dim=1),
+        criterion,
+        dict(source),
+        torch.cat(tokens),
+        torch.cat(errors, dim=1),
+        torch.cat(numbers),
+    )

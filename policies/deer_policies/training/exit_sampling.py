@@ -7,7 +7,8 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import torch
 
-from deer_policies.deer.exits import ALWAYS, Candidate, Decision
+from deer_policies.deer.criteria import Candidate
+from deer_policies.deer.exits import ALWAYS, Decision
 
 
 def uniform_exits(batch: int, window: int, exits: int, generator: torch.Generator) -> torch.Tensor:

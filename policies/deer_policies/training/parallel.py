@@ -7,6 +7,9 @@ up after each backward pass, so that all copies stay equal.
 from __future__ import annotations
 
 import os
+import signal
+import threading
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +22,7 @@ import torch.distributed as dist
 from deer_policies.errors import ConfigError
 
 CPU = torch.device("cpu")
+PARENT_CHECK_S = 0.2
 LONGEST_WAIT = timedelta(days=7)
 """The other processes wait while the first one makes episodes; torchrun ends them all if one dies."""
 
@@ -112,8 +116,16 @@ def joined(device: str) -> Iterator[Processes]:
     if count == 1:
         yield Processes(device=place)
         return
+    threading.Thread(target=_stop_without, args=(os.getppid(),), daemon=True).start()
     dist.init_process_group("nccl" if place.type == "cuda" else "gloo", timeout=LONGEST_WAIT)
     try:
         yield Processes(dist.get_rank(), count, place)
     finally:
         dist.destroy_process_group()
+
+
+def _stop_without(parent: int) -> None:
+    """Asks this process to end once `torchrun`, its parent, is gone; a killed one does not end its processes itself."""
+    while os.getppid() == parent:
+        time.sleep(PARENT_CHECK_S)
+    os.kill(os.getpid(), signal.SIGTERM)

@@ -182,6 +182,8 @@ class Recipe:
     def __post_init__(self) -> None:
         if not self.rounds or not self.rounds[0].expert_acts:
             raise ConfigError("a recipe needs rounds, the first with expert_acts: true; nobody else can act yet")
+        if self.weights is not None and self.language is not None:
+            raise ConfigError("a recipe names both weights and a language phase; start from the one or the other")
         if not self.scenes or not self.tasks:
             raise ConfigError(f"scenes are {self.scenes} and tasks {self.tasks}; name at least one of each")
 

@@ -1,0 +1,165 @@
+"""Compares exit criteria at equal average cost: distance of the exited actions from those of all layers.
+
+Run: python benchmarks/exit_criteria.py --policy deer-nano --episodes 64 --work .cache/calibrate
+     python benchmarks/exit_criteria.py ... --simulate 25 --out runs/criteria   (success in simulation as well)
+
+The policy acts by itself, all layers at every step. Thresholds are solved on the first half of the episodes, each
+criterion on the head states that its own exits lead to, and judged on the second half. 'conformal' is the family of
+thresholds that `deer_policies.deer.conformal` tests, with the action criterion: each exit takes what it can with at
+most a given share of its steps beyond EPSILON; the share is chosen for the cost. The second table gives promises.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from deer_policies.deer.backbone import DeerModel
+from deer_policies.deer.budget import CostModel
+from deer_policies.deer.checkpoint import find, load
+from deer_policies.deer.conformal import Promise, cautious_thresholds, conformal_rule
+from deer_policies.deer.criteria import CRITERIA
+from deer_policies.deer.exits import ThresholdRule
+from deer_policies.deer.thresholds import Calibration, mean_cost, rule_for_average
+from deer_policies.training.calibration import Clip, calibrate, replay
+from deer_ros.cli.calibration_run import CalibrationPlan, Rollouts
+from deer_ros.cli.eval import make_policy
+from deer_sim.evaluation import evaluate, summarise, trials
+from deer_sim.tasks import FIXTURE_TASKS
+
+EPSILON = 0.05
+SHARES = (0.35, 0.45, 0.6, 0.75)
+"""Average costs, as shares of all layers'."""
+PASSES = 3
+"""How often thresholds are solved again on the head states that they lead to."""
+BISECTIONS = 20
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What a rule did on the second half: mean cost as a share of all layers', and how far its actions were."""
+
+    cost_share: float
+    pose_rms: float
+    gripper_differs: float
+    beyond_epsilon: float
+
+
+def solved(name: str, average: float, calibration: Calibration, costs: CostModel) -> ThresholdRule:
+    """Thresholds of a criterion, or of the conformal family, for an average cost on these values."""
+    exits = len(calibration.values)
+    if name != "conformal":
+        return rule_for_average(calibration, costs, average, exits)[0]
+    assert calibration.errors is not None
+    broken, prices = calibration.errors > EPSILON, calibration.costs(costs, exits)
+    low, high = 0.0, 1.0
+    for _ in range(BISECTIONS):
+        middle = (low + high) / 2
+        thresholds = cautious_thresholds(calibration.values, broken, middle)
+        low, high = (low, middle) if mean_cost(calibration.values, thresholds, prices) <= average else (middle, high)
+    return ThresholdRule(cautious_thresholds(calibration.values, broken, high))
+
+
+def solved_on_its_own_states(
+    name: str, average: float, model: DeerModel, clips: Sequence[Clip], costs: CostModel
+) -> ThresholdRule:
+    """Solves, replays the clips under what was solved, and solves again."""
+    criterion = "action" if name == "conformal" else name
+    rule = ThresholdRule.fixed(len(model.exit_layers) - 1)
+    for _ in range(PASSES):
+        rule = solved(name, average, calibrate(model, clips, rule, criterion, {}), costs)
+    return rule
+
+
+def judge(model: DeerModel, clips: Sequence[Clip], rule: ThresholdRule, costs: CostModel) -> Judged:
+    """Replays clips under a rule."""
+    spent = full = 0.0
+    pose, gripper = [], []
+    for clip in clips:
+        found = replay(model, clip, rule, "action")
+        taken = found.taken
+        spent += sum(costs.llm_gmac(int(index), clip.tokens) for index in taken[0])
+        full += costs.llm_gmac(len(model.exit_layers) - 1, clip.tokens) * taken.shape[1]
+        pose.append(found.pose_errors.gather(0, taken[None])[0, 0])
+        gripper.append(found.gripper_errors.gather(0, taken[None])[0, 0])
+    errors, differs = torch.cat(pose), torch.cat(gripper)
+    beyond = (errors > EPSILON) | differs
+    return Judged(
+        spent / full,
+        float(errors.square().mean().sqrt()),
+        float(differs.float().mean()),
+        float(beyond.float().mean()),
+    )
+
+
+def main() -> None:
+    """Prints Markdown tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--policy", default="deer-nano", help="name of a bundled policy or path of a checkpoint")
+    parser.add_argument("--episodes", type=int, default=64)
+    parser.add_argument("--seed", type=int, default=700, help="of the episodes")
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--work", type=Path, default=Path(".cache/calibrate"), help="folder for the episodes")
+    parser.add_argument("--simulate", type=int, metavar="STARTS", help="success too, from so many starts of each task")
+    parser.add_argument("--share", type=float, default=0.45, help="average cost of the simulation, of all layers'")
+    parser.add_argument("--out", type=Path, default=Path("runs/exit_criteria"), help="folder for its results")
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO)
+    path = find(arguments.policy)
+    checkpoint = load(path)
+    model, costs = checkpoint.model.eval(), CostModel(checkpoint.model.config)
+    everything = ThresholdRule.fixed(len(model.exit_layers) - 1)
+    plan = CalibrationPlan(("D",), FIXTURE_TASKS, arguments.episodes, arguments.seed)
+    rollouts = Rollouts(path, checkpoint, plan, arguments.work, arguments.workers)
+    clips = list(rollouts.clips(arguments.seed, everything))
+    order = torch.randperm(len(clips), generator=torch.Generator().manual_seed(arguments.seed)).tolist()
+    solving, judging = ([clips[index] for index in part] for part in (order[::2], order[1::2]))
+    steps = [sum(clip.proprioception.shape[1] for clip in part) for part in (solving, judging)]
+    print(f"{len(solving)} episodes with {steps[0]} steps to solve on, {len(judging)} with {steps[1]} to judge on\n")
+    full = [costs.llm_gmac(len(model.exit_layers) - 1, clip.tokens) for clip in solving]
+    weights = [clip.proprioception.shape[1] for clip in solving]
+    mean_full = sum(cost * weight for cost, weight in zip(full, weights, strict=True)) / sum(weights)
+    print(f"| asked for | criterion | spent | pose, RMS | gripper differs | beyond {EPSILON} or gripper differs |")
+    print("|---|---|---|---|---|---|")
+    rules = {}
+    for share in SHARES if arguments.simulate is None else (*SHARES, arguments.share):
+        for name in (*CRITERIA, "conformal"):
+            rule = solved_on_its_own_states(name, share * mean_full, model, solving, costs)
+            found = judge(model, judging, rule, costs)
+            rules[name] = rule
+            print(
+                f"| {share:.0%} | {name} | {found.cost_share:.1%} | {found.pose_rms:.4f} | "
+                f"{found.gripper_differs:.2%} | {found.beyond_epsilon:.1%} |"
+            )
+    print("\n| promise | spent | broken on the other half |\n|---|---|---|")
+    for alpha in (0.2, 0.3):
+        promise = Promise(EPSILON, alpha, 0.1)
+        rule = everything
+        for _ in range(PASSES):
+            rule = conformal_rule(calibrate(model, solving, rule, "action", {}), promise)
+        found = judge(model, judging, rule, costs)
+        print(
+            f"| within {EPSILON} on {1 - alpha:.0%} of the steps, confidence 90 % | {found.cost_share:.1%} | "
+            f"{found.beyond_epsilon:.1%} |"
+        )
+    if arguments.simulate is not None:
+        print("\n| criterion | solved | language model |\n|---|---|---|")
+        for name, rule in rules.items():
+            factory = functools.partial(make_policy, str(path), rule=rule)
+            tried = trials("D", FIXTURE_TASKS, arguments.simulate, seed=1000)
+            report = summarise(list(evaluate(tried, factory, arguments.out / f"{name}.jsonl", arguments.workers)))
+            low, high = report["all"]["interval"]
+            print(
+                f"| {name} | {report['all']['success']}/{report['all']['attempts']} {report['all']['rate']:.1%} "
+                f"[{low:.1%}, {high:.1%}] | {report['llm_share']:.1%} |"
+            )
+
+
+if __name__ == "__main__":
+    main()
