@@ -9,14 +9,13 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from deer_policies.deer.precision import PRECISIONS
 from deer_ros.cli.calibrate import add_promise
 
 if TYPE_CHECKING:
     from deer_policies.deer.exits import ThresholdRule
     from deer_policies.deer.policy import DeerPolicy
     from deer_policies.interfaces import Budget
-
-from deer_policies.deer.precision import PRECISIONS
 
 HELP = "score a policy in simulation: success per task, exits taken and compute spent"
 
@@ -78,7 +77,7 @@ def make_policy(
 
 def depth_asked_for(arguments: argparse.Namespace) -> dict[str, Any]:
     """The arguments of `make_policy` that set the depth."""
-    from deer_policies.deer.checkpoint import load
+    from deer_policies.deer.checkpoint import load, read_config
     from deer_policies.deer.conformal import Promise, conformal_rule
     from deer_policies.deer.exits import ThresholdRule
     from deer_policies.errors import ConfigError
@@ -86,13 +85,14 @@ def depth_asked_for(arguments: argparse.Namespace) -> dict[str, Any]:
 
     if arguments.average_llm_gmac is not None:
         return {"budget": Budget(average_llm_gmac=arguments.average_llm_gmac)}
-    checkpoint = load(arguments.policy)
     if arguments.fixed_exit is not None:
-        return {"rule": ThresholdRule.fixed(range(len(checkpoint.model.exit_layers))[arguments.fixed_exit])}
+        exits = len(read_config(arguments.policy).language.exit_layers)
+        return {"rule": ThresholdRule.fixed(range(exits)[arguments.fixed_exit])}
     if arguments.conformal is not None:
-        if checkpoint.calibration is None:
+        calibration = load(arguments.policy).calibration
+        if calibration is None:
             raise ConfigError(f"{arguments.policy} has no calibration; make one with `deer calibrate`")
-        return {"rule": conformal_rule(checkpoint.calibration, Promise(*arguments.conformal))}
+        return {"rule": conformal_rule(calibration, Promise(*arguments.conformal))}
     return {}
 
 
