@@ -17,18 +17,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from expert_observations import record
 
 from deer_policies.deer.checkpoint import load_policy
 from deer_policies.deer.exits import ThresholdRule
 from deer_policies.deer.policy import DeerPolicy
 from deer_policies.deer.precision import PRECISIONS, held_bytes
 from deer_policies.interfaces import Action, ExitReport, Observation
-from deer_sim import instructions
-from deer_sim.collection import Disturbance, collect_episode
-from deer_sim.expert import Expert
-from deer_sim.playtable.environment import PlayTable
-from deer_sim.starts import sample_start
-from deer_sim.tasks import FIXTURE_TASKS, TASKS
+from deer_sim.tasks import FIXTURE_TASKS
 
 
 @dataclass(frozen=True)
@@ -51,25 +47,6 @@ class Row:
     pose_largest: float
     gripper_differs: float
     exit_differs: float
-
-
-def record(scene: str, tasks: Sequence[str], episodes: int, seed: int) -> list[list[Observation]]:
-    """What the cameras see while the expert, pushed at times, does each task from random starts."""
-    recorded = []
-    with PlayTable(scene) as environment:
-        expert = Expert(scene)
-        for task in tasks:
-            wordings = instructions.validation(task)
-            for index in range(episodes):
-                rng = np.random.default_rng([seed, index, TASKS.index(task)])
-                wording = wordings[rng.integers(len(wordings))]
-                start = sample_start(task, scene, rng)
-                made = collect_episode(environment, expert, task, wording, start, rng, Disturbance())
-                assert made.rgb_static is not None
-                assert made.rgb_gripper is not None
-                frames = zip(made.rgb_static, made.rgb_gripper, made.robot_obs.astype(np.float32), strict=True)
-                recorded.append([Observation(*frame, wording, 0.0) for frame in frames])
-    return recorded
 
 
 Taken = tuple[Action, ExitReport, float]

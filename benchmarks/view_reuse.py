@@ -2,9 +2,9 @@
 
 Run: python benchmarks/view_reuse.py [--policy deer-nano] [--episodes 1] [--bounds 0.5 1 2 4]
 
-The expert does each of the eight fixture tasks (30 Hz, both cameras); the policy looks at what it saw, once with every
-view encoded and once for each bound, each time with the recurrent state of its own run. The error is the root mean
-square difference of the pose part of the actions, in units of the normalised action.
+The expert, pushed at times, does each of the eight fixture tasks (30 Hz, both cameras); the policy looks at what it
+saw, once with every view encoded and once for each bound, each time with the recurrent state of its own run. The error
+is the root mean square difference of the pose part of the actions, in units of the normalised action.
 """
 
 from __future__ import annotations
@@ -13,34 +13,13 @@ import argparse
 
 import numpy as np
 import torch
+from expert_observations import record
 
 from deer_policies.deer.checkpoint import load_policy
 from deer_policies.deer.policy import DeerPolicy
 from deer_policies.deer.view_reuse import ViewReuse
 from deer_policies.interfaces import ExitReport, Observation
-from deer_sim import instructions
-from deer_sim.collection import collect_episode
-from deer_sim.expert import Expert
-from deer_sim.playtable.environment import PlayTable
-from deer_sim.starts import sample_start
-from deer_sim.tasks import FIXTURE_TASKS, TASKS
-
-
-def recorded(scene: str, episodes: int, seed: int) -> list[list[Observation]]:
-    """What the expert saw, undisturbed, in so many episodes of each task, under a wording that training did not use."""
-    found = []
-    expert = Expert(scene)
-    with PlayTable(scene) as table:
-        for task in FIXTURE_TASKS:
-            for index in range(episodes):
-                rng = np.random.default_rng([seed, index, TASKS.index(task)])
-                words = instructions.validation(task)[0]
-                episode = collect_episode(table, expert, task, words, sample_start(task, scene, rng), rng)
-                assert episode.rgb_static is not None
-                assert episode.rgb_gripper is not None
-                rows = zip(episode.rgb_static, episode.rgb_gripper, episode.robot_obs.astype(np.float32), strict=True)
-                found.append([Observation(*row, words, step / 30.0) for step, row in enumerate(rows)])
-    return found
+from deer_sim.tasks import FIXTURE_TASKS
 
 
 def followed(policy: DeerPolicy, episodes: list[list[Observation]]) -> tuple[np.ndarray, list[ExitReport]]:
@@ -67,7 +46,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     policy = load_policy(arguments.policy)
-    episodes = recorded(arguments.scene, arguments.episodes, arguments.seed)
+    episodes = record(arguments.scene, FIXTURE_TASKS, arguments.episodes, arguments.seed)
     always, reports = followed(policy, episodes)
     steps = len(reports)
     print(f"{len(episodes)} episodes, {steps} steps; RMS of a pose action: {_rms(always[:, :6]):.3f}\n")

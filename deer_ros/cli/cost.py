@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+from deer_ros.cli.policy_names import checkpoint_or_preset
 
 if TYPE_CHECKING:
     from deer_policies.deer.config import DeerConfig
@@ -39,21 +42,11 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def config_of(policy: str) -> DeerConfig:
-    """Configuration of a bundled policy, a checkpoint or a preset; what is bundled comes before a preset of its name.
+    """Configuration of what `checkpoint_or_preset` finds under this name."""
+    from deer_policies.deer.checkpoint import read_config
 
-    Raises CheckpointError, with the names there are, for anything else.
-    """
-    from deer_policies.deer.checkpoint import find, read_config
-    from deer_policies.deer.presets import PRESETS, preset
-    from deer_policies.errors import CheckpointError
-
-    try:
-        path = find(policy)
-    except CheckpointError as error:
-        if policy in PRESETS:
-            return preset(policy)
-        raise CheckpointError(f"{error}; or a preset: {', '.join(PRESETS)}") from error
-    return read_config(path)
+    found = checkpoint_or_preset(policy)
+    return read_config(found) if isinstance(found, Path) else found
 
 
 def print_table(table: CostTable) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deer_policies.deer.precision import PRECISIONS
+from deer_ros.cli.budget_options import PEAKS, add_average, add_peaks, budget_asked_for
 from deer_ros.cli.calibrate import add_promise
 
 if TYPE_CHECKING:
@@ -32,11 +33,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--seed", type=int, default=1000, help="of starts and wordings; keep it apart from training seeds"
     )
     depth = parser.add_mutually_exclusive_group()
-    depth.add_argument(
-        "--average-llm-gmac", type=float, help="budget: mean cost of the language model in 1e9 MAC a step"
-    )
+    add_average(depth)
     depth.add_argument("--fixed-exit", type=int, help="always take this exit (0 is the shallowest, -1 the deepest)")
     add_promise(depth)
+    add_peaks(parser)
     parser.add_argument("--precision", choices=PRECISIONS, default="float32", help="how the weights are held")
     parser.add_argument(
         "--reuse-views-below",
@@ -66,10 +66,8 @@ def make_policy(
     from deer_policies.deer.view_reuse import ViewReuse
 
     torch.set_num_threads(1)
-    policy = load_policy(name, precision=precision)
+    policy = load_policy(name, peak=budget, precision=precision)
     policy.set_view_reuse(ViewReuse(reuse_views_below))
-    if budget is not None:
-        policy.set_budget(budget)
     if rule is not None:
         policy.set_exit_rule(rule)
     return policy
@@ -81,10 +79,12 @@ def depth_asked_for(arguments: argparse.Namespace) -> dict[str, Any]:
     from deer_policies.deer.conformal import Promise, conformal_rule
     from deer_policies.deer.exits import ThresholdRule
     from deer_policies.errors import ConfigError
-    from deer_policies.interfaces import Budget
 
-    if arguments.average_llm_gmac is not None:
-        return {"budget": Budget(average_llm_gmac=arguments.average_llm_gmac)}
+    budget = budget_asked_for(arguments)
+    if budget is not None:
+        if arguments.fixed_exit is not None or arguments.conformal is not None:
+            raise ConfigError(f"--fixed-exit and --conformal stand for themselves; leave out {', '.join(PEAKS)}")
+        return {"budget": budget}
     if arguments.fixed_exit is not None:
         exits = len(read_config(arguments.policy).language.exit_layers)
         return {"rule": ThresholdRule.fixed(range(exits)[arguments.fixed_exit])}

@@ -42,15 +42,29 @@ CHECK_PERIOD_S = 0.05
 LATENCIES_KEPT = 300
 
 
-def load_named(name: str, device: str, threads: int, precision: str, reuse_views_below: float) -> Policy:
-    """Loads a bundled policy by name, or one from a checkpoint's path, to run on that many threads."""
+BUDGET = {
+    "average_llm_gmac": "first budget, language model on average, 1e9 MAC a step; 0: no limit",
+    "peak_llm_gmac": "first budget, language model in any one step, 1e9 MAC; 0: no limit",
+    "peak_memory_gib": "first budget, weights and activations, GiB; 0: no limit",
+    "latency_ms": "first budget, wall time of any one step, ms; 0: no limit",
+}
+"""Parameters that are the limits of the first `Budget`; if all are 0, it is the checkpoint's."""
+
+
+def load_named(
+    name: str, device: str, threads: int, precision: str, reuse_views_below: float, budget: Budget | None
+) -> Policy:
+    """Loads a bundled policy by name, or one from a checkpoint's path, to run on that many threads.
+
+    Layers that the budget's peak limits leave out are not loaded; None is the checkpoint's budget.
+    """
     import torch
 
     from deer_policies.deer.checkpoint import load_policy
     from deer_policies.deer.view_reuse import ViewReuse
 
     torch.set_num_threads(threads)
-    policy = load_policy(name, device, precision=precision)
+    policy = load_policy(name, device, budget, precision)
     policy.set_view_reuse(ViewReuse(reuse_views_below))
     return policy
 
@@ -59,15 +73,16 @@ class PolicyNode(ManagedNode):
     """Wires policy, frames and goals together.
 
     Args:
-        load: makes the policy from the parameters policy, device, threads, precision and reuse_views_below.
+        load: makes the policy; see `load_named`.
     """
 
-    def __init__(self, load: Callable[[str, str, int, str, float], Policy] = load_named) -> None:
+    def __init__(self, load: Callable[[str, str, int, str, float, Budget | None], Policy] = load_named) -> None:
         super().__init__("policy")
         # A parameter that is refused ends the node at once, and with it what these hold.
         self._runner: PolicyRunner | None = None
         self._releases: list[Callable[[], object]] = []
         number, integer, text = parameters.number, parameters.integer, parameters.text
+        limits = {name: number(self, name, 0.0, 0.0, 1e6, meaning) or None for name, meaning in BUDGET.items()}
         self._load = partial(
             load,
             text(self, "policy", "deer-nano", "name of a bundled policy, or path of a checkpoint"),
@@ -77,8 +92,8 @@ class PolicyNode(ManagedNode):
             number(
                 self, "reuse_views_below", 0.0, 0.0, 255.0, "mean pixel change below which a view is not encoded anew"
             ),
+            Budget(**limits) if any(limits.values()) else None,
         )
-        self._average_llm_gmac = number(self, "average_llm_gmac", 0.0, 0.0, 1e6, "first budget, 1e9 MAC; 0: no limit")
         self._rate_hz = number(
             self, "control_rate_hz", 30.0, 1.0, 1000.0, "rate of the frames; the policy's must agree"
         )
@@ -110,8 +125,6 @@ class PolicyNode(ManagedNode):
             raise ConfigError(
                 f"policy {info.name} acts at {info.rate_hz:g} Hz but control_rate_hz is {self._rate_hz:g}"
             )
-        if self._average_llm_gmac > 0.0:
-            runner.set_budget(Budget(average_llm_gmac=self._average_llm_gmac)).result()
         self._make_subscriptions()
         self._steps = StepPublisher(self, self._arm.base_frame)
         service = self.create_service(
@@ -260,8 +273,7 @@ class PolicyNode(ManagedNode):
         assert self._runner is not None
         changed: RosFuture = RosFuture()
         try:
-            names = ("average_llm_gmac", "peak_llm_gmac", "peak_memory_gib", "latency_ms")
-            budget = Budget(**{name: getattr(request, name) or None for name in names})
+            budget = Budget(**{name: getattr(request, name) or None for name in BUDGET})
             future = self._runner.set_budget(budget)
             future.add_done_callback(lambda _: self._inbox.post(partial(changed.set_result, None)))
             await changed

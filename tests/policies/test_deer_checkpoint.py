@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from deer_policies.deer.backbone import DeerModel
 from deer_policies.deer.checkpoint import Checkpoint, find, load, load_policy, save
+from deer_policies.deer.deadline import SegmentEstimate
 from deer_policies.deer.policy import DeerPolicy, example_observation
 from deer_policies.deer.presets import deer_nano
 from deer_policies.deer.thresholds import Calibration, Tuned
@@ -111,6 +112,24 @@ def test_peak_limits_leave_layers_unread(checkpoint, path):
     assert len(policy.model.layers) == 2
     with pytest.raises(BudgetError, match="peak_llm_gmac"):
         load(path, peak=Budget(peak_llm_gmac=1e-9))
+
+
+def test_a_latency_limit_leaves_layers_unread(path, monkeypatch):
+    def segment_estimate(policy, quantile=0.95):
+        # One second a segment of two layers, on a machine that is otherwise infinitely fast.
+        return SegmentEstimate(0.0, (1.0,) * len(policy.info.exit_layers), 0.0, 0.0)
+
+    built = []
+    build = DeerModel.from_weights.__func__
+    monkeypatch.setattr(DeerModel, "from_weights", classmethod(lambda *args: built.append(args[-1]) or build(*args)))
+    monkeypatch.setattr(DeerPolicy, "segment_estimate", segment_estimate)
+    policy = load_policy(path, peak=Budget(latency_ms=2100.0))
+    assert policy.info.exit_layers == (1, 3)
+    assert policy.budget == Budget(latency_ms=2100.0)
+    assert built == [1, 2]
+    assert load_policy(path, peak=Budget(latency_ms=1e6)).info.exit_layers == (1, 3, 5, 7)
+    with pytest.raises(BudgetError, match=r"latency_ms = 900 can't be met: the first exit needs 1000"):
+        load_policy(path, peak=Budget(latency_ms=900.0))
 
 
 def test_a_name_that_is_not_there(tmp_path):

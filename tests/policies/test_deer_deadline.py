@@ -8,7 +8,7 @@ import torch
 from deer_policies.deer.action_head import HeadState
 from deer_policies.deer.backbone import DeerModel
 from deer_policies.deer.criteria import Candidate
-from deer_policies.deer.deadline import WINDOW, DeadlineRule, SegmentEstimate, SegmentTimes, Stopwatch
+from deer_policies.deer.deadline import WINDOW, DeadlineRule, SegmentEstimate, SegmentTimes, Stopwatch, exits_in_time
 from deer_policies.deer.exits import ALWAYS, NEVER, ThresholdRule
 from deer_policies.deer.policy import DeerPolicy, example_observation
 from deer_policies.deer.presets import deer_nano
@@ -90,6 +90,12 @@ class TestTimes:
         assert times.estimate().layers_s == (1.0, 9.0)
         self.measured(times, 1.0)
         assert times.estimate().layers_s == (1.0, 2.0)
+
+
+@pytest.mark.parametrize(("latency_s", "exits"), [(10.0, 1), (15.5, 1), (19.4, 1), (19.6, 2), (27.6, 3), (99.0, 3)])
+def test_exits_worth_loading_follow_from_the_first_exits_layers(latency_s, exits):
+    first = SegmentEstimate(encode_s=10.0, layers_s=(4.0,), head_s=1.0, rest_s=0.5)
+    assert exits_in_time(first, (2.0, 4.0, 8.0), latency_s) == exits
 
 
 @pytest.fixture

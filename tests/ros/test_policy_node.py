@@ -181,6 +181,20 @@ def test_a_precision_that_there_is_not():
         rclpy.try_shutdown()
 
 
+def test_limits_among_the_parameters_are_the_first_budget():
+    settings = ["-p", "latency_ms:=25.0", "-p", "peak_memory_gib:=1.5"]
+    rclpy.init(args=["--ros-args", *settings], domain_id=free_domain_id())
+    policy = ScriptedPolicy()
+    node = PolicyNode(policy.load)
+    try:
+        node.set_up()
+        assert policy.loaded_as[-1] == Budget(latency_ms=25.0, peak_memory_gib=1.5)
+    finally:
+        node.release()
+        node.destroy_node()
+        rclpy.try_shutdown()
+
+
 def test_what_can_not_be_loaded_can_be_tried_again(rig):
     rig.policy.load_error = CheckpointError("the file is damaged")
     with pytest.raises(StackError, match="refused"):
@@ -191,7 +205,7 @@ def test_what_can_not_be_loaded_can_be_tried_again(rig):
         rig.change(Transition.TRANSITION_CONFIGURE)
     rig.policy.info = PolicyInfo("scripted", (1, 3), STATIC.shape, GRIPPER.shape)
     rig.change(Transition.TRANSITION_CONFIGURE)
-    assert rig.policy.loaded_as == ("deer-nano", "cpu", 2, "float32", 0.0)
+    assert rig.policy.loaded_as == ("deer-nano", "cpu", 2, "float32", 0.0, None)
     assert rig.client.send("go").result(DEADLINE_S).outcome is Outcome.REJECTED
     rig.change(Transition.TRANSITION_ACTIVATE)
     wait(lambda: rig.static.get_subscription_count())

@@ -6,9 +6,10 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -95,13 +96,13 @@ def save(
         described = {name: getattr(calibration, name) for name in ("criterion", "source")}
         metadata["calibration"] = json.dumps({**described, "tuned": [asdict(tuned) for tuned in calibration.tuned]})
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        save_file(tensors, partial, metadata)
-        partial.chmod(0o644)
-        os.replace(partial, path)
+        save_file(tensors, unfinished, metadata)
+        unfinished.chmod(0o644)
+        os.replace(unfinished, path)
     finally:
-        partial.unlink(missing_ok=True)
+        unfinished.unlink(missing_ok=True)
 
 
 def _written(name: str, tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
@@ -131,6 +132,7 @@ def load(
     peak: Budget | None = None,
     auxiliary_heads: bool = False,
     precision: str = "float32",
+    exits: int | None = None,
 ) -> Checkpoint:
     """Reads a checkpoint.
 
@@ -142,6 +144,7 @@ def load(
         peak: layers beyond what its peak limits allow (computation, memory) are not even read.
         auxiliary_heads: build the auxiliary heads too, to train on; the file must hold them.
         precision: how weights are held, a name in `precision.PRECISIONS`; models are trained in float32.
+        exits: layers beyond the first so many exits are not read either; None sets no limit.
 
     Raises:
         CheckpointError: if there is no such file, it is damaged, or a tensor is missing, unexpected, misshapen or
@@ -154,7 +157,9 @@ def load(
         metadata = file.metadata() or {}
         config = _config(path, metadata)
         tokenizer = Tokenizer.from_json(metadata["tokenizer"])
-        exits = None if peak is None else loadable_exits(peak, CostModel(config), held)
+        if peak is not None:
+            affordable = loadable_exits(peak, CostModel(config), held)
+            exits = affordable if exits is None else min(exits, affordable)
         with torch.device("meta"):
             empty = DeerModel(config, auxiliary_heads, exits)
         wanted, storage = empty.state_dict(), Storage(held, empty)
@@ -185,26 +190,44 @@ def load_policy(
     peak: Budget | None = None,
     precision: str = "float32",
 ) -> DeerPolicy:
-    """A policy that is ready to run, with the budget that its checkpoint names; see `load` for arguments and errors.
+    """A policy that is ready to run; see `load` for what is not said here.
+
+    Args:
+        peak: in force from the start, instead of the budget that the checkpoint names. Layers that its limits on peak
+            computation, peak memory or latency leave out are not even read.
 
     Raises:
         CheckpointError: also if the action heads were never trained.
+        BudgetError: also if the first exit is too slow, or an average can't be met.
     """
-    checkpoint = load(name_or_path, device, peak, precision=precision)
+    return within_peak(partial(load, name_or_path, device, peak, precision=precision), peak)
+
+
+def within_peak(read: Callable[..., Checkpoint], peak: Budget | None) -> DeerPolicy:
+    """A policy of what `read(exits=...)` gives under a budget; see `load_policy`."""
+    exits = None
+    if peak is not None and peak.latency_ms is not None:
+        # The times of the first exit's layers tell which others are worth being in memory at all.
+        exits = _policy(read(exits=1)).exits_in_time(peak.latency_ms)
+    checkpoint = read(exits=exits)
+    policy = _policy(checkpoint)
+    policy.set_budget(checkpoint.budget if peak is None else peak)
+    return policy
+
+
+def _policy(checkpoint: Checkpoint) -> DeerPolicy:
     if checkpoint.untrained:
         raise CheckpointError(
-            f"{name_or_path} has action heads with initial values only (it was imported from a release without heads) "
-            "and would move the arm at random; train it first"
+            f"policy {checkpoint.model.config.name} has action heads with initial values only (it was imported from a "
+            "release without heads) and would move the arm at random; train it first"
         )
-    policy = DeerPolicy(
+    return DeerPolicy(
         checkpoint.model,
         checkpoint.tokenizer,
         checkpoint.calibration,
         details=checkpoint.provenance,
         weights_sha256=checkpoint.sha256,
     )
-    policy.set_budget(checkpoint.budget if peak is None else peak)
-    return policy
 
 
 @contextmanager

@@ -44,6 +44,22 @@ class SegmentEstimate:
         return self.encode_s + self.layers_s[0] + head_runs * self.head_s + self.rest_s
 
 
+def exits_in_time(estimate: SegmentEstimate, llm_gmac: Sequence[float], latency_s: float) -> int:
+    """How many exits a step can reach in time at best, judged by the layers of the first exit alone.
+
+    Args:
+        estimate: with the first exit's layers; those behind are taken to need time as they need computation.
+        llm_gmac: of the language model up to each exit, growing with depth.
+        latency_s: for a whole step, with one run of the head.
+
+    Returns:
+        At least 1: whether the first exit is in time is for `DeerPolicy.set_budget` to judge.
+    """
+    rest_s = estimate.encode_s + estimate.head_s + estimate.rest_s
+    in_time = sum(rest_s + estimate.layers_s[0] * gmac / llm_gmac[0] <= latency_s for gmac in llm_gmac)
+    return max(in_time, 1)
+
+
 class _Window:
     """The last measurements of one segment, and for how many steps there has been none."""
 

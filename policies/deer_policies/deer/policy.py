@@ -16,7 +16,15 @@ from deer_policies.deer.action_head import HeadState
 from deer_policies.deer.backbone import DeerModel, Text
 from deer_policies.deer.budget import GIB, CostModel, enough, fitting_exits, within
 from deer_policies.deer.criteria import Candidate
-from deer_policies.deer.deadline import QUANTILE, Clock, DeadlineRule, SegmentEstimate, SegmentTimes, Stopwatch
+from deer_policies.deer.deadline import (
+    QUANTILE,
+    Clock,
+    DeadlineRule,
+    SegmentEstimate,
+    SegmentTimes,
+    Stopwatch,
+    exits_in_time,
+)
 from deer_policies.deer.exits import ALWAYS, ExitRule, ThresholdRule, run_to_exit
 from deer_policies.deer.precision import held_bytes
 from deer_policies.deer.preprocess import stack_views
@@ -304,6 +312,12 @@ class DeerPolicy:
                 self._step(observation, state, everything)
             self._warm = True
         return self._times.estimate(quantile)
+
+    def exits_in_time(self, latency_ms: float) -> int:
+        """How many of the configuration's exits are worth loading under a limit on latency, loaded now or not."""
+        exits = range(len(self.model.config.language.exit_layers))
+        gmac = [self.costs.llm_gmac(index) for index in exits]
+        return exits_in_time(self.segment_estimate(quantile=0.5), gmac, latency_ms / 1e3)
 
 
 def example_observation(info: PolicyInfo, instruction: str = "push the sliding door to the left side") -> Observation:
