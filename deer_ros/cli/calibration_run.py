@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import mean
 
 import torch
 
 from deer_policies.deer.budget import CostModel
 from deer_policies.deer.checkpoint import Checkpoint, load
-from deer_policies.deer.conformal import Promise, conformal_rule, episode_losses
+from deer_policies.deer.conformal import Promise, conformal_rule
 from deer_policies.deer.criteria import criterion_named
 from deer_policies.deer.exits import ThresholdRule
-from deer_policies.deer.thresholds import Calibration, mean_cost, rule_for_average, taken_exits
+from deer_policies.deer.thresholds import Calibration, mean_cost, rule_for_average
 from deer_policies.errors import ConfigError
-from deer_policies.training.calibration import Clip, calibrate, encode
+from deer_policies.training.calibration import Clip, calibrate, encode, replay
 from deer_policies.training.episodes import load_episode
 from deer_ros.cli.training_data import EpisodePlan, Unaided, make_episodes, plan_round
 from deer_sim import instructions
@@ -88,8 +89,7 @@ def calibrate_in_simulation(policy: Path, plan: CalibrationPlan, folder: Path, w
         calibration = rollouts.calibration(plan.seed + index, rule)
         rule, expected = solve(calibration, costs, plan)
         logger.info("round %d: thresholds %s, %.5g GMAC a step expected", index, rule.thresholds, expected)
-    check = rollouts.calibration(plan.seed + CHECK_SEED, rule)
-    figures = measured(check, rule.thresholds, costs, plan.promise)
+    figures = rollouts.measured(plan.seed + CHECK_SEED, rule)
     requested = expected if plan.promise or plan.average_llm_gmac is None else plan.average_llm_gmac
     source = {**calibration.source, "requested_llm_gmac": requested, **figures, "check_episodes": plan.episodes}
     return replace(calibration, source=source)
@@ -108,24 +108,6 @@ def solve(calibration: Calibration, costs: CostModel, plan: CalibrationPlan) -> 
     middle = float(table[0].mean() + table[-1].mean()) / 2.0
     average = middle if plan.average_llm_gmac is None else plan.average_llm_gmac
     return rule_for_average(calibration, costs, average, len(calibration.values))
-
-
-def measured(
-    calibration: Calibration, thresholds: Sequence[float], costs: CostModel, promise: Promise | None
-) -> dict[str, float]:
-    """What thresholds did on recorded steps: mean cost in GMAC, and the share of steps that broke a promise."""
-    figures = {
-        "achieved_llm_gmac": mean_cost(
-            calibration.values, thresholds, calibration.costs(costs, len(calibration.values))
-        )
-    }
-    if promise is not None:
-        assert calibration.errors is not None
-        assert calibration.episodes is not None
-        taken = taken_exits(calibration.values, thresholds)
-        losses = episode_losses(calibration.errors > promise.epsilon, calibration.episodes, taken)
-        figures["broken_share"] = float(losses.mean())
-    return figures
 
 
 @dataclass(frozen=True)
@@ -150,9 +132,9 @@ class Rollouts:
         """The episodes of a seed with the policy under a rule, encoded; made where they are not there yet."""
         plan, model = self.plan, self.checkpoint.model.eval()
         each = -(-plan.episodes // (len(plan.scenes) * len(plan.tasks)))
-        folder = self.folder / "episodes" / f"unaided-{self._key(seed, rule)}"
-        plans = plan_round(folder, plan.scenes, plan.tasks, each, seed)[: plan.episodes]
         unaided = Unaided(rule, plan.max_steps)
+        folder = self.folder / "episodes" / f"unaided-{self._key(seed, unaided)}"
+        plans = plan_round(folder, plan.scenes, plan.tasks, each, seed)[: plan.episodes]
         make_episodes(plans, model.config.preprocess, self.policy, self.workers, WORDINGS, unaided)
         for item in plans:
             yield encode(model, self.checkpoint.tokenizer, load_episode(item.path, {item.task: (_wording(item),)}))
@@ -170,9 +152,24 @@ class Rollouts:
         }
         return calibrate(self.checkpoint.model.eval(), self.clips(seed, rule), rule, plan.criterion, source)
 
-    def _key(self, seed: int, rule: ThresholdRule) -> str:
+    def measured(self, seed: int, rule: ThresholdRule) -> dict[str, float]:
+        """What a rule's exits cost on these episodes, and how often they broke the plan's promise."""
+        model, costs, promise = self.checkpoint.model.eval(), CostModel(self.checkpoint.model.config), self.plan.promise
+        spent: list[float] = []
+        broken: list[float] = []
+        for clip in self.clips(seed, rule):
+            found = replay(model, clip, rule, self.plan.criterion)
+            taken = found.taken[0]
+            spent += [costs.llm_gmac(int(index), clip.tokens) for index in taken]
+            if promise is not None:
+                breaks = (found.pose_errors > promise.epsilon) | found.gripper_errors
+                broken.append(float(breaks[:, 0].gather(0, taken[None]).double().mean()))
+        figures = {"achieved_llm_gmac": mean(spent)}
+        return figures if promise is None else {**figures, "broken_share": mean(broken)}
+
+    def _key(self, seed: int, unaided: Unaided) -> str:
         """Names all that the episodes depend on, so that a folder never mixes those of two policies or rules."""
-        text = f"{self.checkpoint.sha256} {rule} {seed} {self.plan.max_steps} {torch.__version__}"
+        text = f"{self.checkpoint.sha256} {unaided} {seed} {torch.__version__}"
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

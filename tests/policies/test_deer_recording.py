@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from deer_policies.deer.backbone import DeerModel
 from deer_policies.deer.budget import CostModel
 from deer_policies.deer.criteria import CRITERIA, action_distance, criterion_named
-from deer_policies.deer.exits import ALWAYS, ThresholdRule, run_to_exit
+from deer_policies.deer.exits import ALWAYS, Pace, ThresholdRule, run_to_exit
 from deer_policies.deer.presets import deer_nano
 from deer_policies.deer.recording import followed, outcomes
 from deer_policies.deer.thresholds import Calibration, Tuned, rule_for_average, taken_exits
@@ -60,6 +62,21 @@ def test_a_replay_takes_the_exits_and_finds_the_distances_of_single_steps(clip, 
             assert distances == pytest.approx(found.values[: len(distances), 0, step].tolist(), abs=1e-6)
     torch.testing.assert_close(found.state.hidden, state.hidden, rtol=0, atol=1e-6)
     assert len(found.taken.unique()) > 1
+
+
+def test_a_replay_keeps_the_pace(clip):
+    llm_gmac = [2.0, 4.0, 6.0, 8.0]
+    rule = replace(middle_rule(clip, "action"), pace=Pace(average_llm_gmac=3.0, slack_gmac=20.0))
+    found = outcomes(clip.model.head, clip.features, clip.robot, followed(rule, llm_gmac))
+    surplus = 0.0
+    for step in range(STEPS):
+        values, thresholds = found.values[:, :, step], rule.at_pace(surplus).thresholds
+        assert found.taken[0, step] == taken_exits(values, thresholds)
+        surplus += llm_gmac[int(found.taken[0, step])] - 3.0
+    spent = [float(torch.tensor(llm_gmac)[found.taken[0, :count]].sum()) for count in range(1, STEPS + 1)]
+    assert all(total <= 3.0 * count + 20.0 + 5.0 for count, total in enumerate(spent, 1))
+    without = outcomes(clip.model.head, clip.features, clip.robot, followed(replace(rule, pace=None)))
+    assert float(torch.tensor(llm_gmac)[without.taken[0]].sum()) > spent[-1]
 
 
 def test_errors_are_distances_from_the_last_exit_on_the_same_state(clip):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import torch
@@ -17,6 +17,8 @@ NEVER = -1e8
 """Threshold of an exit that is never taken; its candidate action is not even computed unless a later exit needs it."""
 ALWAYS = 1e8
 """Threshold of the last exit in use."""
+HORIZON_STEPS = 60
+"""Sets the slack of a `Pace`."""
 
 
 @dataclass(frozen=True)
@@ -48,16 +50,59 @@ class ExitRule(Protocol):
 
 
 @dataclass(frozen=True)
+class Pace:
+    """Keeps the mean cost of a long episode near an average, whatever the robot meets in it.
+
+    Thresholds hold an average over the steps that they were solved from. A robot that is stuck meets the same hard step
+    again and again, each at full depth, and one such episode costs as much as many good ones. So the thresholds grow
+    with what an episode has spent above the average so far, up to always taking the first exit. The mean cost of n
+    steps is then at most `average + slack / n`, and what one step can cost more than the average through n.
+
+    Attributes:
+        average_llm_gmac: of a step, in 1e9 MAC, for an instruction of the reference length.
+        slack_gmac: what an episode may spend above the average in all.
+    """
+
+    average_llm_gmac: float
+    slack_gmac: float
+
+    @classmethod
+    def of(cls, thresholds: Sequence[float], average_llm_gmac: float, llm_gmac: Sequence[float]) -> Pace:
+        """For thresholds that were solved for an average; `llm_gmac` is the cost of each exit.
+
+        The slack is what `HORIZON_STEPS` at the average cost more than as many at the first exit.
+        """
+        cheapest = llm_gmac[_first_in_use(thresholds)]
+        return cls(average_llm_gmac, HORIZON_STEPS * max(average_llm_gmac - cheapest, 0.0))
+
+    def eased(self, thresholds: tuple[float, ...], surplus_gmac: float) -> tuple[float, ...]:
+        """Thresholds for the next step of an episode that has spent so much more than the average for its steps."""
+        if surplus_gmac <= 0.0:
+            return thresholds
+        if surplus_gmac >= self.slack_gmac:
+            first = _first_in_use(thresholds)
+            return (NEVER,) * first + (ALWAYS,) * (len(thresholds) - first)
+        growth = 1.0 / (1.0 - surplus_gmac / self.slack_gmac)
+        return tuple(value * growth if value > 0.0 else value for value in thresholds)
+
+
+def _first_in_use(thresholds: Sequence[float]) -> int:
+    return next((index for index, value in enumerate(thresholds) if value > NEVER), len(thresholds) - 1)
+
+
+@dataclass(frozen=True)
 class ThresholdRule:
     """Stops at the first exit whose distance is not above its threshold, at the latest at the last exit in use.
 
     Attributes:
         thresholds: one for each exit in use; that of the last is not consulted.
         criterion: gives the distance.
+        pace: eases the thresholds in episodes that cost more than their average, see `DeerPolicy`; None: they stay.
     """
 
     thresholds: tuple[float, ...]
     criterion: ExitCriterion = field(default_factory=ActionConsistency)
+    pace: Pace | None = None
 
     def __post_init__(self) -> None:
         if not self.thresholds or any(value != value for value in self.thresholds):
@@ -74,7 +119,15 @@ class ThresholdRule:
         """The same thresholds with only the first `exits` exits in use."""
         if exits >= len(self.thresholds):
             return self
-        return ThresholdRule((*self.thresholds[: exits - 1], ALWAYS), self.criterion)
+        return replace(self, thresholds=(*self.thresholds[: exits - 1], ALWAYS))
+
+    def at_pace(self, surplus_gmac: float) -> ThresholdRule:
+        """The rule for the next step of an episode; see `Pace`."""
+        return self if self.pace is None else replace(self, thresholds=self.pace.eased(self.thresholds, surplus_gmac))
+
+    def surplus_after(self, surplus_gmac: float, llm_gmac: float) -> float:
+        """What an episode has spent above the average after a step of this cost."""
+        return surplus_gmac if self.pace is None else surplus_gmac + llm_gmac - self.pace.average_llm_gmac
 
     def decide(self, candidates: Sequence[Candidate], step: int) -> Decision:
         """See `ExitRule`. Expects a batch of one."""

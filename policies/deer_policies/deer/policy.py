@@ -53,11 +53,19 @@ MEASURED_STEPS = 10
 
 @dataclass(frozen=True)
 class PolicyState:
-    """What a subtask has left behind: the head's recurrent state, steps taken, and the views as last encoded."""
+    """What a subtask has left behind.
+
+    Attributes:
+        head: its recurrent state.
+        step: how many were taken.
+        views: as last encoded.
+        surplus_gmac: what the exits taken cost more than the average budget; see `exits.Pace`.
+    """
 
     head: HeadState
     step: int = 0
     views: EncodedViews | None = None
+    surplus_gmac: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -211,6 +219,8 @@ class DeerPolicy:
             text = self._text(observation.instruction)
             tokens = text.embedding.shape[1]
             rule = plan.rule
+            if isinstance(rule, ThresholdRule):
+                rule = rule.at_pace(state.surplus_gmac)
             if plan.budget.peak_llm_gmac is not None:
                 limit = plan.budget.peak_llm_gmac
                 rule = rule.limited(fitting_exits("peak_llm_gmac", limit, self._llm_gmac(tokens)))
@@ -233,7 +243,11 @@ class DeerPolicy:
         exit_index = len(candidates) - 2
         report = self._report(exit_index, candidates, distances, rule, tokens, views.encoded, 1e3 * total_s)
         chunk = ActionChunk(action.values[None], self.info.rate_hz)
-        return chunk, PolicyState(head_state, state.step + 1, views), report
+        surplus = state.surplus_gmac
+        if isinstance(plan.rule, ThresholdRule):
+            # At the reference length: a long instruction is not made up for by less depth.
+            surplus = plan.rule.surplus_after(surplus, self.costs.llm_gmac(exit_index))
+        return chunk, PolicyState(head_state, state.step + 1, views, surplus), report
 
     def _encode(self, images: torch.Tensor) -> torch.Tensor:
         return self.model.segments.encode(images.to(self.device))

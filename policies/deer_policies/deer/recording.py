@@ -10,7 +10,7 @@ import torch
 
 from deer_policies.deer.action_head import ActionHead, HeadState
 from deer_policies.deer.criteria import ActionConsistency, Candidate, ExitCriterion, HeadOutput, action_distance
-from deer_policies.deer.exits import ExitRule
+from deer_policies.deer.exits import ExitRule, ThresholdRule
 
 Choice = Callable[[Sequence[Candidate], int], torch.Tensor]
 """Candidates of the layer before the first exit and of every exit, and the step -> the exit (batch,) that is taken."""
@@ -35,12 +35,22 @@ class Outcomes:
     state: HeadState
 
 
-def followed(rule: ExitRule) -> Choice:
-    """Takes the exits that a rule takes, for a batch of one; steps count from the start of the window."""
+def followed(rule: ExitRule, llm_gmac: Sequence[float] = ()) -> Choice:
+    """Takes the exits that a rule takes in one episode, which is a batch of one and starts with the window.
+
+    Args:
+        rule: decides.
+        llm_gmac: cost of each exit at the reference length, in 1e9 MAC; a rule with a pace needs it.
+    """
+    surplus = 0.0
 
     def choose(candidates: Sequence[Candidate], step: int) -> torch.Tensor:
-        exits = range(len(candidates) - 1)
-        return torch.tensor([next(k for k in exits if rule.decide(candidates[: k + 2], step).stop)])
+        nonlocal surplus
+        at_step = rule.at_pace(surplus) if isinstance(rule, ThresholdRule) else rule
+        taken = next(k for k in range(len(candidates) - 1) if at_step.decide(candidates[: k + 2], step).stop)
+        if isinstance(rule, ThresholdRule) and rule.pace is not None:
+            surplus = rule.surplus_after(surplus, llm_gmac[taken])
+        return torch.tensor([taken])
 
     return choose
 

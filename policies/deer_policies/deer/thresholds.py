@@ -12,7 +12,7 @@ import torch
 from deer_policies.deer.action_head import ActionHead, HeadState
 from deer_policies.deer.budget import CostModel, blind_exits, enough, within
 from deer_policies.deer.criteria import criterion_named
-from deer_policies.deer.exits import ALWAYS, NEVER, ThresholdRule
+from deer_policies.deer.exits import ALWAYS, NEVER, Pace, ThresholdRule
 from deer_policies.deer.recording import outcomes
 from deer_policies.errors import BudgetError, ConfigError
 
@@ -92,7 +92,7 @@ class Calibration:
 def rule_for_average(
     calibration: Calibration, model: CostModel, average_llm_gmac: float, exits: int
 ) -> tuple[ThresholdRule, float]:
-    """The rule whose mean cost is the highest that is not above an average: tuned for it, or solved.
+    """The rule whose mean cost is the highest that is not above an average, tuned for it or solved; at its pace.
 
     Args:
         calibration: recorded values.
@@ -119,7 +119,8 @@ def rule_for_average(
         solved = thresholds_for_average(calibration.values, costs, average_llm_gmac, blind_exits(model.config))
     else:
         solved = thresholds, mean_cost(calibration.values, thresholds, costs)
-    return ThresholdRule(solved[0], criterion_named(calibration.criterion)), solved[1]
+    pace = Pace.of(solved[0], average_llm_gmac, [model.llm_gmac(index) for index in range(exits)])
+    return ThresholdRule(solved[0], criterion_named(calibration.criterion), pace), solved[1]
 
 
 def action_values(

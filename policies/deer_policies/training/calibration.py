@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from deer_policies.deer.backbone import DeerModel
+from deer_policies.deer.budget import CostModel
 from deer_policies.deer.criteria import criterion_named
 from deer_policies.deer.exits import ExitRule
 from deer_policies.deer.recording import Outcomes, followed, outcomes
@@ -47,7 +48,9 @@ def replay(model: DeerModel, clip: Clip, rule: ExitRule, criterion: str) -> Outc
     The history runs from the start of the episode, where the official code takes windows of 12 steps from a zero state
     and steps 5 to 10 of them.
     """
-    return outcomes(model.head, clip.features, clip.proprioception, followed(rule), criterion_named(criterion))
+    costs = CostModel(model.config)
+    choose = followed(rule, [costs.llm_gmac(index) for index in range(len(model.exit_layers))])
+    return outcomes(model.head, clip.features, clip.proprioception, choose, criterion_named(criterion))
 
 
 def calibrate(
