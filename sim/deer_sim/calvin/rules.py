@@ -1,7 +1,7 @@
 """The symbolic model of CALVIN's evaluation: which task can be done in which state, and what it leaves behind.
 
-The rules are those of Mees et al., 'CALVIN' (2022), https://github.com/mees/calvin, with their one slip: placing a block
-in the cabinet is said to put it on the side behind the door, whereas it comes to lie on the open one (`defies_door`).
+The rules are those of Mees et al., 'CALVIN' (2022), https://github.com/mees/calvin, with one slip of theirs: placing a
+block in the cabinet is said to put it on the side behind the door, where it never comes to lie (see `defies_door`).
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ def after(task: str, state: Condition) -> Condition | None:
 
 
 def starting_conditions() -> list[Condition]:
-    """The 192 states that sequences start in: one or two blocks on the table, at most one on each side of the cabinet."""
+    """The 192 states that sequences start in: one or two blocks on the table, at most one on either cabinet side."""
     choices: dict[str, tuple[str | int, ...]] = {
         "led": (0, 1),
         "lightbulb": (0, 1),
