@@ -35,12 +35,13 @@ def worker_pool(
 def _begin(start: Callable[..., None] | None, arguments: tuple[Any, ...]) -> None:
     # Ctrl-C reaches the whole group of processes; the parent decides what is done about it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=end_with_parent, daemon=True).start()
     if start is not None:
         start(*arguments)
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
+    """Ends this process when the one that started it has ended; for a thread of its own."""
     parent = parent_process()
     assert parent is not None, "workers are started by a pool"
     parent.join()
