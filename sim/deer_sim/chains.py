@@ -67,9 +67,7 @@ def annotated_wording(path: Path) -> Wording:
         raise ConfigError(f"{path} holds no table of sentences; it must be YAML with `task: [sentence]` for each task")
     missing = [task for task in TASKS if not (isinstance(table.get(task), list) and table[task])]
     if missing:
-        raise ConfigError(
-            f"{path} has no sentence for {listed(missing)}; it must have one for every task"
-        )
+        raise ConfigError(f"{path} has no sentence for {listed(missing)}; it must have one for every task")
     return lambda task, rng: str(table[task][0])
 
 

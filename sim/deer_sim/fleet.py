@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import signal
-import threading
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from multiprocessing import connection, get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -21,8 +20,8 @@ from deer_sim.environment import Environment
 from deer_sim.environments import make_environment, split_name
 from deer_sim.expert import Expert
 from deer_sim.results import ChainResult, SubtaskResult
-from deer_sim.rollout import MAX_STEPS, Actor, ExpertActor, OnStep, PolicyActor, rollout
-from deer_sim.workers import end_with_parent
+from deer_sim.rollout import MAX_STEPS, Actor, ExpertActor, PolicyActor, rollout
+from deer_sim.workers import begin_worker
 
 
 @dataclass(frozen=True)
@@ -34,8 +33,9 @@ class Setup:
         calvin_data: folder for it.
         expert: the scripted expert acts, and no camera is drawn.
         max_steps: limit of control steps for a subtask.
-        films: chains to film, by key, and
-        folder: where their films go.
+        films: chains to film, by key; the expert is not filmed.
+        folder: where films go.
+        budget_gmac: average budget of the policy's language model that films show.
     """
 
     environment: str
@@ -44,6 +44,7 @@ class Setup:
     max_steps: int = MAX_STEPS
     films: frozenset[str] = frozenset()
     folder: Path = Path()
+    budget_gmac: float | None = None
 
     def build(self) -> Environment:
         """The environment."""
@@ -51,14 +52,22 @@ class Setup:
 
 
 def run_chain(
-    chain: Chain, environment: Environment, actor: Actor, max_steps: int = MAX_STEPS, on_step: OnStep | None = None
+    chain: Chain,
+    environment: Environment,
+    actor: Actor,
+    max_steps: int = MAX_STEPS,
+    on_step: Callable[..., None] | None = None,
 ) -> ChainResult:
-    """Runs the chain's subtasks until one fails."""
+    """Runs the chain's subtasks until one fails.
+
+    `on_step` is told the subtask's number, and then what `deer_sim.rollout.OnStep` is told.
+    """
     now = environment.reset(chain.seed, np.array(chain.robot_obs), np.array(chain.scene_obs))
     actor.reset(now)
     results: list[SubtaskResult] = []
-    for subtask in chain.subtasks:
-        result = rollout(environment, actor, subtask.task, subtask.instruction, now, max_steps, on_step)
+    for number, subtask in enumerate(chain.subtasks):
+        told = None if on_step is None else partial(on_step, number)
+        result = rollout(environment, actor, subtask.task, subtask.instruction, now, max_steps, told)
         results.append(SubtaskResult.of(subtask.task, subtask.instruction, result))
         now = result.last
         if not result.success:
@@ -102,9 +111,7 @@ class _RemotePolicy:
 
 def _simulate(link: Connection, setup: Setup, info: PolicyInfo | None) -> None:
     """The life of a simulator process: takes chains until it gets None."""
-    # Ctrl-C reaches the whole group of processes; the parent decides what is done about it.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=end_with_parent, daemon=True).start()
+    begin_worker()
     try:
         environment = setup.build()
         if info is None:
@@ -125,11 +132,11 @@ def _simulate(link: Connection, setup: Setup, info: PolicyInfo | None) -> None:
 def _filmed(chain: Chain, environment: Environment, actor: Actor, setup: Setup, info: PolicyInfo | None) -> ChainResult:
     if info is None or chain.key not in setup.films:
         return run_chain(chain, environment, actor, setup.max_steps)
-    from deer_sim.film import ChainFilm
+    from deer_sim.chain_film import ChainFilm
 
     name = f"films/{chain.key.replace('/', '-')}.mp4"
     title = f"{info.name} · {environment.spec.name}"
-    with ChainFilm(setup.folder / name, chain, info.exit_layers, title) as film:
+    with ChainFilm(setup.folder / name, chain, info.exit_layers, title, setup.budget_gmac) as film:
         result = run_chain(chain, environment, actor, setup.max_steps, film.add)
     return replace(result, film=name)
 

@@ -125,9 +125,7 @@ def open_store(folder: Path) -> Iterator[tuple[list[ChainResult], Store]]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise ConfigError(
-                f"another evaluation is writing to {folder}; wait for it or use another one"
-            ) from error
+            raise ConfigError(f"another evaluation is writing to {folder}; wait for it or use another one") from error
         yield from _opened(folder)
 
 
