@@ -1,4 +1,4 @@
-"""The arm's URDF with meshes that are there: some copies of CALVIN's data lack the fingertips', whose licence is unclear."""
+"""The arm's URDF with meshes that are there: some copies of CALVIN's data lack those of the fingertips."""
 
 from __future__ import annotations
 

@@ -41,7 +41,9 @@ def _numbers(values: Any, count: int, where: str) -> tuple[float, ...]:
 def _expect(found: Any, wanted: Any, where: str) -> None:
     """Refuses a setting that the engine can't follow."""
     if found != wanted:
-        raise SimulatorError(f"CALVIN's setting {where} is {found!r}; only {wanted!r} is supported, as in its scenes A-D")
+        raise SimulatorError(
+            f"CALVIN's setting {where} is {found!r}; only {wanted!r} is supported, as in its scenes A-D"
+        )
 
 
 class CalvinModel:
@@ -64,7 +66,9 @@ class CalvinModel:
         try:
             self._read(scene, groups)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise SimulatorError(f"CALVIN's settings of scene {scene} in {data / 'conf'} are malformed: {error!r}") from error
+            raise SimulatorError(
+                f"CALVIN's settings of scene {scene} in {data / 'conf'} are malformed: {error!r}"
+            ) from error
         self._data = data / "data"
         self._folder = tempfile.TemporaryDirectory(prefix="deer_calvin_")
         self._robot_file = arm_file(data, groups["robot"]["filename"], Path(self._folder.name))
@@ -144,9 +148,7 @@ class CalvinModel:
         """Removes the files that were written."""
         self._folder.cleanup()
 
-    def _load(
-        self, client: Any, path: Path, position: Sequence[float], euler: Sequence[float], **how: Any
-    ) -> int:
+    def _load(self, client: Any, path: Path, position: Sequence[float], euler: Sequence[float], **how: Any) -> int:
         """Loads a URDF; raises SimulatorError if Bullet can't."""
         import pybullet
 

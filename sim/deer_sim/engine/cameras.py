@@ -53,9 +53,7 @@ class Cameras:
 
     def _projection(self, lens: Lens) -> Any:
         """pybullet's projection matrix of a lens."""
-        return self._client.computeProjectionMatrixFOV(
-            lens.fov_deg, lens.columns / lens.rows, lens.near_m, lens.far_m
-        )
+        return self._client.computeProjectionMatrixFOV(lens.fov_deg, lens.columns / lens.rows, lens.near_m, lens.far_m)
 
     def _picture(self, lens: Lens, view: Any, projection: Any) -> tuple[np.ndarray, np.ndarray]:
         """Draws the bodies: RGB (rows, columns, 3) uint8, and where (rows, columns) no body is."""

@@ -58,7 +58,8 @@ class TableEnvironment:
         except SimulatorError:
             self.close()
             raise
-        self._cameras = drawing.Cameras(self._client, self._robot, model) if cameras else None
+        self._cameras = drawing.Cameras(self._client, self._robot, model)
+        self._draws = cameras
         self._steps = 0
         self._started = False
 
@@ -84,7 +85,7 @@ class TableEnvironment:
     @property
     def spec(self) -> EnvironmentSpec:
         """Fixed facts."""
-        renderer = drawing.NAME if self._cameras else "none"
+        renderer = drawing.NAME if self._draws else "none"
         return EnvironmentSpec(self._model.name, renderer, CONTROL_RATE_HZ, self._model.block_order)
 
     def reset(
@@ -143,6 +144,10 @@ class TableEnvironment:
         self._fixtures.update()
         self._steps += 1
         return self._time_step()
+
+    def pictures(self) -> tuple[np.ndarray, np.ndarray]:
+        """What the static and the gripper camera see now, each (rows, columns, 3) uint8; also without `cameras`."""
+        return self._cameras.static(), self._cameras.gripper()
 
     def close(self) -> None:
         """Frees the simulator; a second call does nothing."""
@@ -203,9 +208,10 @@ class TableEnvironment:
                 *self._client.getEulerFromQuaternion(state.blocks[colour].orientation),
             )
         ]
+        rgb_static, rgb_gripper = self.pictures() if self._draws else (None, None)
         return TimeStep(
-            rgb_static=self._cameras.static() if self._cameras else None,
-            rgb_gripper=self._cameras.gripper() if self._cameras else None,
+            rgb_static=rgb_static,
+            rgb_gripper=rgb_gripper,
             robot_obs=self._robot.observation(),
             scene_obs=np.array(fixtures + blocks),
             state=state,
