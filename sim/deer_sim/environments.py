@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from deer_policies.errors import ConfigError, SimulatorError
+from deer_policies.errors import ConfigError
 from deer_sim.environment import Environment
 
 FAMILIES = ("playtable", "calvin")
@@ -29,7 +29,8 @@ def make_environment(name: str, cameras: bool = True, calvin_data: Path | None =
     Args:
         name: FAMILY:SCENE, such as 'playtable:D' (our own table) or 'calvin:D' (CALVIN's official scene).
         cameras: whether time steps carry pictures; without them a step takes a fraction of the time.
-        calvin_data: folder with CALVIN's `conf` and `data`; only the family 'calvin' reads it.
+        calvin_data: folder with CALVIN's `conf` and `data`; None: where the package `calvin_env` lies. Only the family
+            'calvin' reads it.
 
     Raises:
         ConfigError: if the name is malformed.
@@ -37,7 +38,9 @@ def make_environment(name: str, cameras: bool = True, calvin_data: Path | None =
     """
     family, scene = split_name(name)
     if family == "calvin":
-        raise SimulatorError("CALVIN's scenes can't be loaded yet; use playtable:D")
+        from deer_sim.calvin.environment import CalvinTable
+
+        return CalvinTable(scene, calvin_data, cameras)
     from deer_sim.playtable.environment import PlayTable
 
     return PlayTable(scene, cameras)
