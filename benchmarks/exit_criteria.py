@@ -12,7 +12,6 @@ most a given share of its steps beyond EPSILON; the share is chosen for the cost
 from __future__ import annotations
 
 import argparse
-import functools
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,7 +29,10 @@ from deer_policies.deer.thresholds import Calibration, mean_cost, rule_for_avera
 from deer_policies.training.calibration import Clip, calibrate, replay
 from deer_ros.cli.calibration_run import CalibrationPlan, Rollouts
 from deer_ros.cli.eval import make_policy
-from deer_sim.evaluation import evaluate, summarise, trials
+from deer_sim.chains import task_chains
+from deer_sim.evaluation import evaluate, local
+from deer_sim.fleet import Setup
+from deer_sim.scores import summarise
 from deer_sim.tasks import FIXTURE_TASKS
 
 EPSILON = 0.05
@@ -151,10 +153,10 @@ def main() -> None:
     if arguments.simulate is not None:
         print("\n| criterion | solved | language model |\n|---|---|---|")
         for name, rule in rules.items():
-            factory = functools.partial(make_policy, str(path), rule=rule)
-            tried = trials("D", FIXTURE_TASKS, arguments.simulate, seed=1000)
-            report = summarise(list(evaluate(tried, factory, arguments.out / f"{name}.jsonl", arguments.workers)))
-            low, high = report["all"]["interval"]
+            runner = local(Setup("playtable:D"), make_policy(str(path), rule=rule), arguments.workers)
+            tried = task_chains("D", FIXTURE_TASKS, arguments.simulate, seed=1000)
+            report = summarise(list(evaluate(tried, arguments.out / name, runner)))
+            low, high = report["all"]["wilson"]
             print(
                 f"| {name} | {report['all']['success']}/{report['all']['attempts']} {report['all']['rate']:.1%} "
                 f"[{low:.1%}, {high:.1%}] | {report['llm_share']:.1%} |"

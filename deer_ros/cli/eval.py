@@ -1,11 +1,12 @@
-"""`deer eval`: success of a policy on single subtasks from random starts, with what it cost."""
+"""`deer eval`: scores a policy on CALVIN's sequences of five subtasks, or on single subtasks; resumable."""
 
 from __future__ import annotations
 
 import argparse
 import functools
-import json
+import importlib
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,39 +17,72 @@ from deer_ros.cli.calibrate import add_promise
 if TYPE_CHECKING:
     from deer_policies.deer.exits import ThresholdRule
     from deer_policies.deer.policy import DeerPolicy
-    from deer_policies.interfaces import Budget
+    from deer_policies.interfaces import Budget, Policy
+    from deer_sim.chains import Chain
+    from deer_sim.evaluation import Run
+    from deer_sim.fleet import Setup
+    from deer_sim.results import ChainResult
 
-HELP = "score a policy in simulation: success per task, exits taken and compute spent"
+HELP = "score a policy in simulation: CALVIN's sequences or single tasks, exits taken and compute spent"
+EXPERT = "expert"
+GPU_ROWS = 8
+"""Samples that are computed at once on a GPU, always; see `deer_policies.deer.batching`."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declares the arguments."""
-    parser.add_argument("--policy", default="deer-nano", help="name of a bundled policy or path of a checkpoint")
-    parser.add_argument("--scene", default="D", help="PlayTable scene: A, B, C or D")
     parser.add_argument(
-        "--tasks", nargs="+", default=["fixtures"], help="task names, or 'fixtures' for the eight of them"
+        "--policy",
+        default="deer-nano",
+        help="name of a bundled policy, path of a checkpoint, MODULE:FUNCTION that returns a policy of your own, or "
+        "'expert', the scripted one",
     )
-    parser.add_argument("--starts", type=int, default=25, help="random starts for each task")
+    parser.add_argument("--env", default="playtable:D", help="playtable:SCENE or calvin:SCENE; scenes are A, B, C, D")
+    parser.add_argument("--calvin-data", type=Path, help="folder of CALVIN's scene data, for calvin:*")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument(
+        "--sequences",
+        type=int,
+        default=1000,
+        metavar="N",
+        help="the first N of the seed's 1000 sequences of five tasks",
+    )
+    what.add_argument("--tasks", nargs="+", help="single tasks instead, from random starts; 'fixtures' for the eight")
+    parser.add_argument("--starts", type=int, default=25, help="random starts for each of --tasks")
     parser.add_argument(
-        "--seed", type=int, default=1000, help="of starts and wordings; keep it apart from training seeds"
+        "--seed",
+        type=int,
+        help="of sequences (by default 0: the official ones) or of starts (by default 1000), and of wordings; keep it "
+        "apart from training seeds",
     )
+    parser.add_argument(
+        "--annotations",
+        type=Path,
+        help="YAML file with a sentence for each task; by default CALVIN's own for calvin:*, ours for playtable:*",
+    )
+    add_policy_options(parser)
+    parser.add_argument("--max-steps", type=int, default=360, help="control steps before a subtask counts as failed")
+    parser.add_argument("--workers", type=int, default=2, help="simulator processes; scores don't depend on it")
+    parser.add_argument("--ray", metavar="ADDRESS", help="run on a Ray cluster, with --workers processes on each node")
+    parser.add_argument("--films", type=int, default=2, help="how many sequences (or starts) to film, the first ones")
+    parser.add_argument("--out", type=Path, required=True, help="folder for results (resumed from), report and films")
+
+
+def add_policy_options(parser: argparse.ArgumentParser) -> None:
+    """Declares how deep the policy runs, and where."""
     depth = parser.add_mutually_exclusive_group()
     add_average(depth)
     depth.add_argument("--fixed-exit", type=int, help="always take this exit (0 is the shallowest, -1 the deepest)")
     add_promise(depth)
     add_peaks(parser)
     parser.add_argument("--precision", choices=PRECISIONS, default="float32", help="how the weights are held")
+    parser.add_argument("--device", default="cpu", help="where the policy runs: cpu or cuda")
     parser.add_argument(
         "--reuse-views-below",
         type=float,
         default=0.0,
         help="don't encode a camera's image again if its pixels (0..255) differ by less than this on average from the "
         "image that was encoded last; 0: always encode",
-    )
-    parser.add_argument("--workers", type=int, default=2, help="processes")
-    parser.add_argument("--max-steps", type=int, default=360, help="control steps before a trial counts as failed")
-    parser.add_argument(
-        "--out", type=Path, required=True, help="folder for results.jsonl (resumed from) and report.json"
     )
 
 
@@ -58,19 +92,41 @@ def make_policy(
     reuse_views_below: float = 0.0,
     budget: Budget | None = None,
     rule: ThresholdRule | None = None,
+    device: str = "cpu",
 ) -> DeerPolicy:
-    """Builds the policy inside a worker, on one thread, with the budget of its checkpoint, another, or an exit rule."""
+    """Builds the policy, on one thread, with the budget of its checkpoint, another, or an exit rule."""
     import torch
 
     from deer_policies.deer.checkpoint import load_policy
     from deer_policies.deer.view_reuse import ViewReuse
 
     torch.set_num_threads(1)
-    policy = load_policy(name, peak=budget, precision=precision)
+    policy = load_policy(name, device, budget, precision)
     policy.set_view_reuse(ViewReuse(reuse_views_below))
+    if policy.device.type == "cuda":
+        policy.set_batch_rows(GPU_ROWS)
     if rule is not None:
         policy.set_exit_rule(rule)
     return policy
+
+
+def own_policy(name: str) -> Policy:
+    """Calls FUNCTION of MODULE, for `name` MODULE:FUNCTION.
+
+    Raises:
+        ConfigError: if there is none, or what it returns is no policy.
+    """
+    from deer_policies.errors import ConfigError
+    from deer_policies.interfaces import Policy
+
+    module, _, function = name.partition(":")
+    try:
+        made = getattr(importlib.import_module(module), function)()
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"--policy {name}: {error}; write MODULE:FUNCTION, with the module on PYTHONPATH") from error
+    if not isinstance(made, Policy):
+        raise ConfigError(f"--policy {name}: it returned a {type(made).__name__}; see deer_policies.interfaces.Policy")
+    return made
 
 
 def depth_asked_for(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -96,42 +152,139 @@ def depth_asked_for(arguments: argparse.Namespace) -> dict[str, Any]:
     return {}
 
 
-def run(arguments: argparse.Namespace) -> int:
-    """Runs the trials with a running score and writes the report."""
-    from deer_sim.evaluation import evaluate, summarise, trials
-    from deer_sim.tasks import FIXTURE_TASKS
-
-    tasks = FIXTURE_TASKS if arguments.tasks == ["fixtures"] else tuple(arguments.tasks)
-    plan = trials(arguments.scene, tasks, arguments.starts, arguments.seed)
-    depth = depth_asked_for(arguments)
-    factory = functools.partial(
-        make_policy, arguments.policy, arguments.precision, arguments.reuse_views_below, **depth
+def policy_factory(arguments: argparse.Namespace) -> Callable[[], Policy] | None:
+    """What makes the policy, here or on another machine; None for the expert."""
+    if arguments.policy == EXPERT:
+        return None
+    if ":" in arguments.policy and not Path(arguments.policy).exists():
+        return functools.partial(own_policy, arguments.policy)
+    return functools.partial(
+        make_policy,
+        arguments.policy,
+        arguments.precision,
+        arguments.reuse_views_below,
+        **depth_asked_for(arguments),
+        device=arguments.device,
     )
-    factory()
-    outcomes = []
-    started = time.monotonic()
-    for outcome in evaluate(plan, factory, arguments.out / "results.jsonl", arguments.workers, arguments.max_steps):
-        outcomes.append(outcome)
-        rate = sum(item.success for item in outcomes) / len(outcomes)
-        left_s = (time.monotonic() - started) / len(outcomes) * (len(plan) - len(outcomes))
-        print(f"{len(outcomes)}/{len(plan)}  {rate:6.1%} solved  {left_s:4.0f} s left  {outcome.key} {outcome.success}")
-    report = {"settings": {**vars(arguments), "out": str(arguments.out)}, **summarise(outcomes)}
-    report["settings"].pop("run", None)
-    (arguments.out / "report.json").write_text(json.dumps(report, indent=2) + "\n")
-    print_report(report)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Runs what is missing with a running score, and writes the report."""
+    from deer_policies.errors import ConfigError
+    from deer_ros.cli.evaluation_report import Provenance, print_report, write_report
+    from deer_sim.evaluation import evaluate
+    from deer_sim.fleet import Setup
+    from deer_sim.results import claim, read_results
+
+    if arguments.workers < 1 or arguments.max_steps < 1:
+        raise ConfigError("--workers and --max-steps must be at least 1")
+    plan = planned(arguments)
+    factory = policy_factory(arguments)
+    policy = None if factory is None else factory()
+    setup = Setup(
+        environment=arguments.env,
+        calvin_data=arguments.calvin_data,
+        expert=policy is None,
+        max_steps=arguments.max_steps,
+        films=frozenset(chain.key for chain in plan[: arguments.films]),
+        folder=arguments.out,
+        budget_gmac=None if policy is None else policy.budget.average_llm_gmac,
+    )
+    environment = setup.build()
+    spec = environment.spec
+    environment.close()
+    provenance = Provenance.of(arguments, policy, spec)
+    claim(arguments.out, provenance.settings)
+    results: list[ChainResult] = []
+    before = {result.key for result in read_results(arguments.out)}
+    progress = Progress(len(plan), sum(chain.key in before for chain in plan))
+    for result in evaluate(plan, arguments.out, runner(arguments, setup, factory, policy)):
+        results.append(result)
+        progress.show(result)
+    print_report(write_report(arguments.out, results, plan, provenance))
     return 0
 
 
-def print_report(report: dict[str, Any]) -> None:
-    """Prints the table of tasks and the cost."""
-    for task, row in [*report["per_task"].items(), ("all", report["all"])]:
-        low, high = row["interval"]
-        print(
-            f"{task:24s} {row['success']:4d}/{row['attempts']:<4d} {row['rate']:6.1%} "
-            f"[{low:.1%}, {high:.1%}]  {row['mean_steps']:5.0f} steps"
-        )
-    print(
-        f"language model: {report['mean_llm_gmac']:.4f} GMAC a step, {report['llm_share']:.1%} of all layers "
-        f"({report['mean_exit_layers']:.2f} layers on average); whole policy: {report['mean_total_gmac']:.4f} GMAC, "
-        f"{report['total_share']:.1%}"
+def planned(arguments: argparse.Namespace) -> list[Chain]:
+    """What is to be run."""
+    from deer_sim.calvin.sequences import OFFICIAL_SEED, task_sequences
+    from deer_sim.chains import annotated_wording, own_wording, sequence_chains, task_chains
+    from deer_sim.environments import split_name
+    from deer_sim.tasks import FIXTURE_TASKS
+
+    family, scene = split_name(arguments.env)
+    if arguments.annotations is None and family == "calvin" and arguments.policy != EXPERT:
+        arguments.annotations = official_annotations(arguments.calvin_data)
+    wording = own_wording if arguments.annotations is None else annotated_wording(arguments.annotations)
+    if arguments.tasks is not None:
+        arguments.seed = 1000 if arguments.seed is None else arguments.seed
+        tasks = FIXTURE_TASKS if arguments.tasks == ["fixtures"] else tuple(arguments.tasks)
+        return task_chains(scene, tasks, arguments.starts, arguments.seed, wording)
+    arguments.seed = OFFICIAL_SEED if arguments.seed is None else arguments.seed
+    return sequence_chains(task_sequences(arguments.sequences, arguments.seed), arguments.seed, scene, wording)
+
+
+def official_annotations(calvin_data: Path | None) -> Path:
+    """CALVIN's validation sentences beside its scene data.
+
+    Raises:
+        ConfigError: if they aren't there.
+    """
+    from deer_policies.errors import ConfigError
+
+    name = "annotations/new_playtable_validation.yaml"
+    if calvin_data is not None:
+        for folder in (calvin_data, calvin_data / "conf", calvin_data.parent / "calvin_models" / "conf"):
+            if (folder / name).exists():
+                return folder / name
+    raise ConfigError(
+        f"CALVIN's sentences, {name}, are not in the folder of --calvin-data; give the file with --annotations (in "
+        "https://github.com/mees/calvin it is calvin_models/conf/annotations/new_playtable_validation.yaml)"
     )
+
+
+def runner(
+    arguments: argparse.Namespace, setup: Setup, factory: Callable[[], Policy] | None, policy: Policy | None
+) -> Run:
+    """Where the chains are run."""
+    from deer_sim.evaluation import local
+
+    if arguments.ray is None:
+        return local(setup, policy, arguments.workers)
+    from deer_sim.ray_cluster import on_ray
+
+    return on_ray(arguments.ray, setup, factory, arguments.workers)
+
+
+class Progress:
+    """Prints a line for each result: how many are done, the score so far, and the time left."""
+
+    def __init__(self, total: int, resumed: int) -> None:
+        """Args:
+        total: results in all.
+        resumed: of an earlier run; they come first and at once, and tell nothing about the time.
+        """
+        self._total = total
+        self._resumed = resumed
+        self._done = self._solved = 0
+        self._started = time.monotonic()
+
+    def show(self, result: ChainResult) -> None:
+        """Takes in one more result."""
+        self._done += 1
+        self._solved += result.solved
+        new = self._done - self._resumed
+        left_s = (time.monotonic() - self._started) / max(new, 1) * (self._total - self._done)
+        print(
+            f"{self._done}/{self._total}  average {self._solved / self._done:.3f} of {result.planned}  "
+            f"{format_duration(left_s) if new > 0 else '?'} left  {result.key}: {result.solved}",
+            flush=True,
+        )
+
+
+def format_duration(seconds: float) -> str:
+    """Such as 45 s, 12 min, 3 h 20 min."""
+    minutes = round(seconds / 60)
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import functools
 import json
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -41,7 +40,10 @@ def run(arguments: argparse.Namespace) -> int:
     from deer_policies.errors import ConfigError
     from deer_ros.cli.eval import make_policy
     from deer_ros.cli.tuning import Score, shares_from_stops, stops_from_shares, tune
-    from deer_sim.evaluation import evaluate, summarise, trials
+    from deer_sim.chains import task_chains
+    from deer_sim.evaluation import evaluate, local
+    from deer_sim.fleet import Setup
+    from deer_sim.scores import summarise
     from deer_sim.tasks import FIXTURE_TASKS
 
     path = find(arguments.policy)
@@ -54,16 +56,16 @@ def run(arguments: argparse.Namespace) -> int:
     exits = len(calibration.values)
     solved, _ = rule_for_average(calibration, CostModel(checkpoint.model.config), average, exits)
     tasks = FIXTURE_TASKS if arguments.tasks == ["fixtures"] else tuple(arguments.tasks)
-    plan = trials(arguments.scene, tasks, arguments.starts, arguments.seed)
+    plan = task_chains(arguments.scene, tasks, arguments.starts, arguments.seed)
+    setup = Setup(f"playtable:{arguments.scene}", max_steps=arguments.max_steps)
 
     def thresholds_of(stops: tuple[float, ...]) -> tuple[float, ...]:
         return solve_thresholds(calibration.values, shares_from_stops(stops))
 
     def score(number: int, stops: tuple[float, ...]) -> Score:
         rule = replace(solved, thresholds=thresholds_of(stops))
-        results = arguments.out / f"trial-{number:03d}" / "results.jsonl"
-        factory = functools.partial(make_policy, arguments.policy, rule=rule)
-        report = summarise(list(evaluate(plan, factory, results, arguments.workers, arguments.max_steps)))
+        runner = local(setup, make_policy(arguments.policy, rule=rule), arguments.workers)
+        report = summarise(list(evaluate(plan, arguments.out / f"trial-{number:03d}", runner)))
         return Score(report["all"]["rate"], report["mean_llm_gmac"])
 
     settings = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -255,5 +256,20 @@ class Policy(Protocol):
 
         Raises:
             ConfigError: if the observation does not fit `info`; the state stays usable.
+        """
+        ...
+
+
+@runtime_checkable
+class BatchPolicy(Policy, Protocol):
+    """A policy that can step several episodes at once, each with its own state and its own exit."""
+
+    def step_batch(
+        self, observations: Sequence[Observation], states: Sequence[Any]
+    ) -> list[tuple[ActionChunk, Any, ExitReport]]:
+        """What `step` gives for each of the observations, bit for bit, whatever stands beside it in the batch.
+
+        Raises:
+            ConfigError: as `step`, if any of the observations does not fit; no state changes.
         """
         ...

@@ -36,3 +36,24 @@ def paired_difference(
     tail = (1 - confidence) / 2
     low, high = np.quantile(means, [tail, 1 - tail])
     return float(difference.mean()), float(low), float(high)
+
+
+def bootstrap_ratio(
+    parts: np.ndarray, wholes: np.ndarray, rng: np.random.Generator, samples: int = 2000, confidence: float = 0.95
+) -> tuple[float, float]:
+    """Percentile bootstrap interval of sum(parts) / sum(wholes) over episodes drawn with replacement (Efron 1979).
+
+    Args:
+        parts, wholes: (episodes,), for example successes and attempts; resamples without any whole are left out.
+        rng: randomness of the bootstrap.
+        samples: number of resamples.
+        confidence: of the interval.
+    """
+    # Only the distinct pairs matter, so that a resample is a draw of how often each of them occurs.
+    pairs, counts = np.unique(np.stack([parts, wholes], axis=1), axis=0, return_counts=True)
+    drawn = rng.multinomial(len(parts), counts / len(parts), size=samples)
+    sums = drawn @ pairs
+    ratios = sums[sums[:, 1] > 0, 0] / sums[sums[:, 1] > 0, 1]
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(ratios, [tail, 1 - tail])
+    return float(low), float(high)

@@ -8,7 +8,7 @@ from deer_policies.interfaces import Policy
 from deer_sim.collection import Episode, Recorder, begin_at
 from deer_sim.environment import Environment
 from deer_sim.expert import Expert
-from deer_sim.rollout import MAX_STEPS, rollout
+from deer_sim.rollout import MAX_STEPS, PolicyActor, rollout
 from deer_sim.starts import Start
 
 
@@ -30,11 +30,11 @@ def unaided_episode(
     recorder = Recorder(task, instruction)
     result = rollout(
         environment,
-        policy,
+        PolicyActor(policy),
         task,
         instruction,
         first,
         max_steps,
-        lambda seen, action: recorder.add(seen, label=action, executed=action),
+        lambda seen, action, report: recorder.add(seen, label=action, executed=action),
     )
     return recorder.finish(result.last, result.success)

@@ -25,14 +25,15 @@ def worker_pool(
         start: called once in each worker; it must be picklable.
         arguments: of `start`.
     """
-    pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=_begin, initargs=(start, arguments))
+    pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=begin_worker, initargs=(start, arguments))
     try:
         yield pool
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _begin(start: Callable[..., None] | None, arguments: tuple[Any, ...]) -> None:
+def begin_worker(start: Callable[..., None] | None = None, arguments: tuple[Any, ...] = ()) -> None:
+    """What every worker process does first: it leaves Ctrl-C to its parent, and ends when that ends."""
     # Ctrl-C reaches the whole group of processes; the parent decides what is done about it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -42,6 +43,6 @@ def _begin(start: Callable[..., None] | None, arguments: tuple[Any, ...]) -> Non
 
 def _end_with_parent() -> None:
     parent = parent_process()
-    assert parent is not None, "workers are started by a pool"
+    assert parent is not None, "workers are started by another process"
     parent.join()
     os._exit(1)

@@ -67,7 +67,7 @@ class TestRule:
 
 class TestTimes:
     def measured(self, times: SegmentTimes, *layers_s: float, encode_s: float = 1.0, head_s: float = 0.1) -> None:
-        watch = Stopwatch(DeerModel.__new__(DeerModel), FakeClock())
+        watch = Stopwatch(FakeClock())
         watch.encode_s, watch.layers_s, watch.heads_s = encode_s, list(layers_s), [head_s]
         times.add(watch, encode_s + sum(layers_s) + head_s + 0.25)
 

@@ -15,7 +15,7 @@ from deer_policies.deer.exits import ThresholdRule
 from deer_policies.deer.policy import DeerPolicy
 from deer_policies.deer.presets import deer_nano
 from deer_policies.deer.tokenizer import Tokenizer
-from deer_policies.deer.view_reuse import EncodedViews, ViewReuse, encode_views
+from deer_policies.deer.view_reuse import EncodedViews, ViewReuse, views_to_encode, with_encoded
 from deer_policies.errors import ConfigError
 from deer_policies.interfaces import Observation
 from deer_ros.cli.eval import make_policy
@@ -35,6 +35,12 @@ class Encoder:
 def frames(*values: int) -> torch.Tensor:
     """Views (views, 3, 4, 4), each of one grey value."""
     return torch.tensor(values, dtype=torch.uint8)[:, None, None, None].expand(-1, 3, 4, 4).clone()
+
+
+def encode_views(images, before, reuse: ViewReuse, encoder: Encoder) -> EncodedViews:
+    """One step's encoding, as the policy does it."""
+    fresh = views_to_encode(images, before, reuse)
+    return with_encoded(images, before, fresh, encoder(images[fresh]) if fresh else None)
 
 
 def run(reuse: ViewReuse, *steps: tuple[int, ...]) -> tuple[list[tuple[bool, ...]], EncodedViews, Encoder]:

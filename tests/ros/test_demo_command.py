@@ -18,7 +18,8 @@ import deer_policies.deer.checkpoint
 import deer_ros.bringup
 from deer_policies.errors import CheckpointError, ConfigError, SimulatorError
 from deer_policies.interfaces import ExitReport, PolicyInfo
-from deer_ros.cli.demo import command, provenance, publish
+from deer_ros.cli import provenance
+from deer_ros.cli.demo import command, publish
 from deer_ros.cli.demo.record import DemoRecord, SubtaskRecord
 from deer_ros.errors import StackError
 from deer_sim.film import Shot

@@ -54,9 +54,9 @@ def run(arguments: argparse.Namespace) -> int:
     from deer_ros.cli.demo.chain import draw_chain
     from deer_ros.cli.demo.conductor import Budgets
     from deer_ros.cli.demo.progress import open_progress
-    from deer_ros.cli.demo.provenance import commit, versions
     from deer_ros.cli.demo.publish import PAGE, publish
     from deer_ros.cli.demo.record import DemoRecord
+    from deer_ros.cli.provenance import commit, versions
 
     if arguments.max_steps < 1:
         raise ConfigError(f"--max-steps is {arguments.max_steps}; it must be at least 1")

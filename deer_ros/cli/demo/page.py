@@ -5,10 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from deer_sim.film import exit_colour, format_gmac
+from deer_ros.cli.pages import ExitShare, exit_shares, hex_colour, render
 
-NOTHING = "none"
-"""Shown where there was no step to measure."""
 CHART_WIDTH = 960.0
 CHART_HEIGHT = 120.0
 """Of a timeline in SVG units; the page scales it to its own width."""
@@ -46,16 +44,6 @@ class Timeline:
 
 
 @dataclass(frozen=True)
-class ExitShare:
-    """How often an exit was taken."""
-
-    name: str
-    colour: str
-    count: int
-    share: float
-
-
-@dataclass(frozen=True)
 class Card:
     """What the page shows of one subtask; the entry of report.json is at hand as `entry`."""
 
@@ -79,19 +67,8 @@ class Period:
 
 def render_page(report: dict[str, Any]) -> str:
     """Returns the HTML page of a report (see `DemoRecord.as_json`)."""
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("deer_ros", "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["gmac"] = lambda value: NOTHING if value is None else format_gmac(value)
-    environment.filters["ms"] = lambda value: NOTHING if value is None else f"{value:.1f} ms"
-    environment.filters["percent"] = lambda value: NOTHING if value is None else f"{value:.0%}"
-    return environment.get_template("report.html.j2").render(
+    return render(
+        "report.html.j2",
         report=report,
         solved=sum(entry["success"] for entry in report["subtasks"]),
         used_share=mean_share(report["subtasks"]),
@@ -109,16 +86,7 @@ def render_page(report: dict[str, Any]) -> str:
 def card(report: dict[str, Any], number: int) -> Card:
     """The card of one subtask."""
     entry = report["subtasks"][number]
-    count = max(len(entry["exits"]), 1)
-    exits = tuple(
-        ExitShare(
-            f"{layer + 1} layers",
-            hex_colour(index, len(report["exit_layers"])),
-            entry["exit_counts"][str(index)],
-            entry["exit_counts"][str(index)] / count,
-        )
-        for index, layer in enumerate(report["exit_layers"])
-    )
+    exits = exit_shares(entry["exit_counts"], report["exit_layers"])
     return Card(
         number + 1,
         entry,
@@ -221,9 +189,3 @@ def runs(values: list[int]) -> list[tuple[int, int, int]]:
         else:
             found.append((position, 1, value))
     return found
-
-
-def hex_colour(exit_index: int, exit_count: int) -> str:
-    """The exit's colour in the film, for a page."""
-    red, green, blue = exit_colour(exit_index, exit_count)
-    return f"#{red:02x}{green:02x}{blue:02x}"

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
-
-from deer_policies.deer.backbone import DeerModel, Text
 from deer_policies.deer.criteria import Candidate
 from deer_policies.deer.exits import NEVER, Decision, ExitRule
 
@@ -112,34 +109,32 @@ class SegmentTimes:
 
 
 class Stopwatch:
-    """Stands in for the model during one step and notes how long each of its segments takes."""
+    """Notes how long each segment of a step takes."""
 
-    def __init__(self, model: DeerModel, clock: Clock) -> None:
-        self._model = model
-        self._clock = clock
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
         self.encode_s = 0.0
         self.layers_s: list[float] = []
         self.heads_s: list[float] = []
 
-    def exit_features(self, text: Text, media: torch.Tensor) -> Iterator[torch.Tensor]:
-        """See `DeerModel.exit_features`; the layer before the first exit counts to the first exit."""
-        features = self._model.exit_features(text, media)
-        pending_s = 0.0
-        for index in range(len(self._model.exit_layers) + 1):
-            began = self._clock()
-            feature = next(features)
-            pending_s += self._clock() - began
-            if index > 0:
-                self.layers_s.append(pending_s)
-                pending_s = 0.0
-            yield feature
+    def layers(self, index: int, began_s: float) -> None:
+        """Segment `index` of the layers is over; that before the first exit (0) counts to the first exit (1)."""
+        seconds = self.clock() - began_s
+        if index == 1:
+            self.layers_s[0] += seconds
+        else:
+            self.layers_s.append(seconds)
 
-    def head(self, *arguments: Any) -> Any:
-        """See `ActionHead.forward`."""
-        began = self._clock()
-        output = self._model.head(*arguments)
-        self.heads_s.append(self._clock() - began)
-        return output
+    def timed_head(self, head: Callable[..., Any]) -> Callable[..., Any]:
+        """The action head, with each run noted."""
+
+        def run(*arguments: Any) -> Any:
+            began = self.clock()
+            output = head(*arguments)
+            self.heads_s.append(self.clock() - began)
+            return output
+
+        return run
 
 
 def compares(rule: ExitRule) -> bool:

@@ -154,6 +154,55 @@ class Segments(Protocol):
         ...
 
 
+class ExitWalk:
+    """One sample's way from exit to exit, fed with one feature after the other until its rule stops.
+
+    Every candidate starts from the same head state. The state to keep is the one of the candidate that was taken; the
+    official code runs the head once more for it, with the same numbers.
+
+    Attributes:
+        candidates: of the layer before the first exit and of every exit so far.
+        distances: those that were computed.
+    """
+
+    def __init__(
+        self,
+        head: Callable[..., Any],
+        proprioception: torch.Tensor | None,
+        state: HeadState,
+        rule: ExitRule,
+        step: int,
+    ) -> None:
+        """Args:
+        head: see `ActionHead.forward`.
+        proprioception: (1, 1, 15), or None for a policy without it.
+        state: of the head before this step.
+        rule: decides where to stop.
+        step: control steps since the subtask began.
+        """
+        self.candidates: list[Candidate] = []
+        self.distances: list[float] = []
+        self._head = head
+        self._proprioception = proprioception
+        self._state = state
+        self._rule = rule
+        self._step = step
+
+    def goes_on(self, feature: torch.Tensor) -> bool:
+        """Takes the next feature (1, dim): of the layer before the first exit, then of each exit."""
+        self.candidates.append(Candidate(feature, self._run_head))
+        if len(self.candidates) == 1:
+            return True
+        decision = self._rule.decide(self.candidates, self._step)
+        if decision.distance is not None:
+            self.distances.append(decision.distance)
+        return not decision.stop
+
+    def _run_head(self, feature: torch.Tensor) -> HeadOutput:
+        pose, gripper_logit, after = self._head(feature[:, None], self._proprioception, self._state)
+        return pose[:, 0], gripper_logit[:, 0], after
+
+
 def run_to_exit(
     model: Segments,
     text: Text,
@@ -165,35 +214,16 @@ def run_to_exit(
 ) -> tuple[list[Candidate], list[float]]:
     """Runs layers until the rule stops; deeper ones are not computed.
 
-    Every candidate starts from the same `state`. The state to keep is the one of the candidate that was taken; the
-    official code runs the head once more for it, with the same numbers.
-
     Args:
         model: layers and head, in evaluation mode.
         text, media: of one sample, from `DeerModel.text` and `DeerModel.media`.
-        proprioception: (1, 1, 15), or None for a policy without it.
-        state: of the head before this step.
-        rule: decides where to stop.
-        step: control steps since the subtask began.
+        proprioception, state, rule, step: see `ExitWalk`.
 
     Returns:
-        The candidates of the layer before the first exit and of every exit up to the one taken, and the distances
-        that were computed.
+        Candidates and distances; see `ExitWalk`.
     """
-
-    def run_head(feature: torch.Tensor) -> HeadOutput:
-        pose, gripper_logit, after = model.head(feature[:, None], proprioception, state)
-        return pose[:, 0], gripper_logit[:, 0], after
-
-    candidates: list[Candidate] = []
-    distances: list[float] = []
+    walk = ExitWalk(model.head, proprioception, state, rule, step)
     for feature in model.exit_features(text, media):
-        candidates.append(Candidate(feature, run_head))
-        if len(candidates) == 1:
-            continue
-        decision = rule.decide(candidates, step)
-        if decision.distance is not None:
-            distances.append(decision.distance)
-        if decision.stop:
+        if not walk.goes_on(feature):
             break
-    return candidates, distances
+    return walk.candidates, walk.distances

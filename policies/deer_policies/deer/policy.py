@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import time
 from collections import OrderedDict
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -14,8 +15,8 @@ import torch
 
 from deer_policies.deer.action_head import HeadState
 from deer_policies.deer.backbone import DeerModel, Text
+from deer_policies.deer.batching import ExactBatches
 from deer_policies.deer.budget import GIB, CostModel, enough, fitting_exits, within
-from deer_policies.deer.criteria import Candidate
 from deer_policies.deer.deadline import (
     QUANTILE,
     Clock,
@@ -25,12 +26,12 @@ from deer_policies.deer.deadline import (
     Stopwatch,
     exits_in_time,
 )
-from deer_policies.deer.exits import ALWAYS, ExitRule, ThresholdRule, run_to_exit
+from deer_policies.deer.exits import ALWAYS, ExitRule, ExitWalk, ThresholdRule
 from deer_policies.deer.precision import held_bytes
 from deer_policies.deer.preprocess import stack_views
 from deer_policies.deer.thresholds import Calibration, rule_for_average
 from deer_policies.deer.tokenizer import Tokenizer
-from deer_policies.deer.view_reuse import EncodedViews, ViewReuse, encode_views
+from deer_policies.deer.view_reuse import EncodedViews, ViewReuse, views_to_encode, with_encoded
 from deer_policies.errors import BudgetError, ConfigError
 from deer_policies.interfaces import (
     PROPRIOCEPTION_SIZE,
@@ -76,8 +77,28 @@ class _Plan:
     rule: ExitRule
 
 
+@dataclass
+class _Sample:
+    """One observation on its way through a step."""
+
+    state: PolicyState
+    text: Text
+    rule: ExitRule
+    walk: ExitWalk
+    images: torch.Tensor
+    hidden: torch.Tensor
+    feature: torch.Tensor = field(default_factory=torch.Tensor)
+    views: EncodedViews | None = None
+
+    @property
+    def media(self) -> torch.Tensor:
+        """Visual latents (1, views * latents, vision dim)."""
+        assert self.views is not None
+        return self.views.latents.flatten(0, 1)[None]
+
+
 class DeerPolicy:
-    """Implements `deer_policies.interfaces.Policy` for any configuration."""
+    """Implements `deer_policies.interfaces.BatchPolicy` for any configuration."""
 
     def __init__(
         self,
@@ -119,6 +140,7 @@ class DeerPolicy:
         self._texts: OrderedDict[str, Text] = OrderedDict()
         self._clock = clock
         self._times = SegmentTimes(len(model.exit_layers))
+        self._batches = ExactBatches()
         self._warm = False
         self._view_reuse = ViewReuse()
         self._plan = _Plan(Budget(), ThresholdRule.fixed(len(model.exit_layers) - 1))
@@ -193,6 +215,14 @@ class DeerPolicy:
         """Chooses which views are encoded again, under any budget and exit rule; takes effect at the next step."""
         self._view_reuse = reuse
 
+    def set_batch_rows(self, rows: int) -> None:
+        """What a sample alone is computed as, which all batches then agree with; see `ExactBatches`.
+
+        Raises:
+            ConfigError: if it is less than 1.
+        """
+        self._batches = ExactBatches(rows)
+
     def initial_state(self) -> PolicyState:
         """The state before the first step of a subtask."""
         with torch.inference_mode():
@@ -205,52 +235,103 @@ class DeerPolicy:
             ConfigError: if the observation does not fit `info` or the state is not one of this policy's.
             BudgetError: if the instruction is so long that the first exit is over the peak budget.
         """
-        return self._step(observation, state, self._plan)
+        return self.step_batch([observation], [state])[0]
 
-    def _step(
-        self, observation: Observation, state: PolicyState, plan: _Plan
-    ) -> tuple[ActionChunk, PolicyState, ExitReport]:
+    def step_batch(
+        self, observations: Sequence[Observation], states: Sequence[PolicyState]
+    ) -> list[tuple[ActionChunk, PolicyState, ExitReport]]:
+        """One control step of several episodes at once; see `BatchPolicy.step_batch`.
+
+        Each sample leaves the batch at its own exit: the layers behind it run on the others only. Under a latency
+        budget, which is about one step alone, they run one after the other.
+        """
+        plan = self._plan
+        if plan.budget.latency_ms is None:
+            return self._steps(observations, states, plan)
+        pairs = zip(observations, states, strict=True)
+        return [self._steps([observation], [state], plan)[0] for observation, state in pairs]
+
+    def _steps(
+        self, observations: Sequence[Observation], states: Sequence[PolicyState], plan: _Plan
+    ) -> list[tuple[ActionChunk, PolicyState, ExitReport]]:
         started = self._now()
-        watch = Stopwatch(self.model, self._now)
+        watch = Stopwatch(self._now)
+        with torch.inference_mode():
+            samples = [
+                self._begun(observation, state, plan, watch, started)
+                for observation, state in zip(observations, states, strict=True)
+            ]
+            self._encode(samples)
+            watch.encode_s = self._now() - started
+            live = samples
+            for index, segment in enumerate(self.model.segments.layers):
+                began = self._now()
+                inputs = [(item.hidden, item.text.mask, item.text.bias, item.media) for item in live]
+                for item, (hidden, feature) in zip(live, self._batches.run(index, segment, inputs), strict=True):
+                    item.hidden, item.feature = hidden, feature
+                watch.layers(index, began)
+                live = [item for item in live if item.walk.goes_on(item.feature)]
+                if not live:
+                    break
+            actions = [self._action(item.walk) for item in samples]
+        total_s = self._now() - started
+        if len(samples) == 1:
+            self._times.add(watch, total_s)
+        return [
+            (
+                ActionChunk(action.values[None], self.info.rate_hz),
+                self._after(item, plan.rule),
+                self._report(item, 1e3 * total_s),
+            )
+            for item, action in zip(samples, actions, strict=True)
+        ]
+
+    def _begun(
+        self, observation: Observation, state: PolicyState, plan: _Plan, watch: Stopwatch, started: float
+    ) -> _Sample:
         observation = observation.checked(self.info)
         if not isinstance(state, PolicyState):
             raise ConfigError(f"state is a {type(state).__name__}; pass initial_state() or what the last step returned")
-        with torch.inference_mode():
-            text = self._text(observation.instruction)
-            tokens = text.embedding.shape[1]
-            rule = plan.rule
-            if isinstance(rule, ThresholdRule):
-                rule = rule.at_pace(state.surplus_gmac)
-            if plan.budget.peak_llm_gmac is not None:
-                limit = plan.budget.peak_llm_gmac
-                rule = rule.limited(fitting_exits("peak_llm_gmac", limit, self._llm_gmac(tokens)))
-            if plan.budget.latency_ms is not None:
-                due_s = started + plan.budget.latency_ms / 1e3
-                rule = DeadlineRule(rule, due_s, self._times.estimate(), self._now)
-            images = stack_views(observation.rgb_static, observation.rgb_gripper, self.model.config.preprocess)
-            views = encode_views(images, state.views, self._view_reuse, self._encode)
-            media = views.latents.flatten(0, 1)[None]
-            watch.encode_s = self._now() - started
-            robot = torch.from_numpy(observation.proprioception)[None, None].to(self.device)
-            candidates, distances = run_to_exit(watch, text, media, robot, state.head, rule, state.step)
-            pose, gripper_logit, head_state = candidates[-1].output
-            values = torch.cat([pose[0], gripper_logit]).float().cpu().numpy()
-            if self.model.config.official:
-                values = values.astype(np.float16)
-        action = Action.clipped(values)
-        total_s = self._now() - started
-        self._times.add(watch, total_s)
-        exit_index = len(candidates) - 2
-        report = self._report(exit_index, candidates, distances, rule, tokens, views.encoded, 1e3 * total_s)
-        chunk = ActionChunk(action.values[None], self.info.rate_hz)
-        surplus = state.surplus_gmac
-        if isinstance(plan.rule, ThresholdRule):
-            # At the reference length: a long instruction is not made up for by less depth.
-            surplus = plan.rule.surplus_after(surplus, self.costs.llm_gmac(exit_index))
-        return chunk, PolicyState(head_state, state.step + 1, views, surplus), report
+        text = self._text(observation.instruction)
+        rule = plan.rule
+        if isinstance(rule, ThresholdRule):
+            rule = rule.at_pace(state.surplus_gmac)
+        if plan.budget.peak_llm_gmac is not None:
+            costs = self._llm_gmac(text.embedding.shape[1])
+            rule = rule.limited(fitting_exits("peak_llm_gmac", plan.budget.peak_llm_gmac, costs))
+        if plan.budget.latency_ms is not None:
+            due_s = started + plan.budget.latency_ms / 1e3
+            rule = DeadlineRule(rule, due_s, self._times.estimate(), self._now)
+        robot = torch.from_numpy(observation.proprioception)[None, None].to(self.device)
+        images = stack_views(observation.rgb_static, observation.rgb_gripper, self.model.config.preprocess)
+        walk = ExitWalk(watch.timed_head(self.model.head), robot, state.head, rule, state.step)
+        return _Sample(state, text, rule, walk, images, text.embedding)
 
-    def _encode(self, images: torch.Tensor) -> torch.Tensor:
-        return self.model.segments.encode(images.to(self.device))
+    def _encode(self, samples: Sequence[_Sample]) -> None:
+        """Gives the samples their visual latents; views that have not changed keep theirs."""
+        fresh = [views_to_encode(item.images, item.state.views, self._view_reuse) for item in samples]
+        inputs = [(item.images[views][None],) for item, views in zip(samples, fresh, strict=True) if views]
+        made = iter(self._batches.run("encode", self._encoded, inputs))
+        for item, views in zip(samples, fresh, strict=True):
+            latents = next(made)[0][0] if views else None
+            item.views = with_encoded(item.images, item.state.views, views, latents)
+
+    def _encoded(self, images: torch.Tensor) -> tuple[torch.Tensor]:
+        """(samples, views, 3, height, width) uint8 -> latents (samples, views, latents, vision dim)."""
+        latents = self.model.segments.encode(images.flatten(0, 1).to(self.device))
+        return (latents.unflatten(0, images.shape[:2]),)
+
+    def _action(self, walk: ExitWalk) -> Action:
+        pose, gripper_logit, _ = walk.candidates[-1].output
+        values = torch.cat([pose[0], gripper_logit]).float().cpu().numpy()
+        return Action.clipped(values.astype(np.float16) if self.model.config.official else values)
+
+    def _after(self, item: _Sample, rule: ExitRule) -> PolicyState:
+        surplus, taken = item.state.surplus_gmac, item.walk.candidates
+        if isinstance(rule, ThresholdRule):
+            # At the reference length: a long instruction is not made up for by less depth.
+            surplus = rule.surplus_after(surplus, self.costs.llm_gmac(len(taken) - 2))
+        return PolicyState(taken[-1].output[2], item.state.step + 1, item.views, surplus)
 
     def _now(self) -> float:
         """The clock, when the device has done what it was told to do."""
@@ -258,29 +339,23 @@ class DeerPolicy:
             torch.cuda.synchronize(self.device)
         return self._clock()
 
-    def _report(
-        self,
-        exit_index: int,
-        candidates: list[Candidate],
-        distances: list[float],
-        rule: ExitRule,
-        tokens: int,
-        encoded_views: tuple[bool, ...],
-        latency_ms: float,
-    ) -> ExitReport:
+    def _report(self, item: _Sample, latency_ms: float) -> ExitReport:
+        assert item.views is not None
+        exit_index = len(item.walk.candidates) - 2
+        tokens = item.text.embedding.shape[1]
         last = len(self.model.config.language.exit_layers) - 1
-        head_runs = sum(candidate.evaluated for candidate in candidates)
+        head_runs = sum(candidate.evaluated for candidate in item.walk.candidates)
         return ExitReport(
             exit_index=exit_index,
             exit_layer=self.info.exit_layers[exit_index],
-            distances=tuple(distances),
-            thresholds=rule.thresholds,
+            distances=tuple(item.walk.distances),
+            thresholds=item.rule.thresholds,
             llm_gmac=self.costs.llm_gmac(exit_index, tokens),
-            total_gmac=self.costs.total_gmac(exit_index, tokens, head_runs, sum(encoded_views)),
+            total_gmac=self.costs.total_gmac(exit_index, tokens, head_runs, sum(item.views.encoded)),
             full_llm_gmac=self.costs.llm_gmac(last, tokens),
             full_total_gmac=self.costs.total_gmac(last, tokens),
             latency_ms=latency_ms,
-            encoded_views=encoded_views,
+            encoded_views=item.views.encoded,
         )
 
     def _text(self, instruction: str) -> Text:
@@ -323,7 +398,7 @@ class DeerPolicy:
             for index in range(WARM_UP_STEPS + MEASURED_STEPS):
                 if index == WARM_UP_STEPS:
                     self._times = SegmentTimes(exits)
-                self._step(observation, state, everything)
+                self._steps([observation], [state], everything)
             self._warm = True
         return self._times.estimate(quantile)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -58,29 +58,40 @@ class EncodedViews:
         return tuple(age == 0 for age in self.ages)
 
 
-def encode_views(
-    images: torch.Tensor,
-    before: EncodedViews | None,
-    reuse: ViewReuse,
-    encode: Callable[[torch.Tensor], torch.Tensor],
-) -> EncodedViews:
-    """Encodes the views that have changed, all at once.
+def views_to_encode(images: torch.Tensor, before: EncodedViews | None, reuse: ViewReuse) -> list[int]:
+    """Positions of the views that have changed.
 
     Args:
         images: (views, 3, height, width) uint8 of this step.
         before: what the step before gave; None at the first step of a subtask, which encodes all.
         reuse: which views count as unchanged.
-        encode: maps images (views, 3, height, width) to latents (views, latents, vision dim).
     """
     if before is None:
-        return EncodedViews(images, encode(images), (0,) * len(images))
+        return list(range(len(images)))
     change = (images.short() - before.images.short()).abs().float().mean((1, 2, 3))
-    kept = [float(mean) < reuse.below and age < reuse.most_steps for mean, age in zip(change, before.ages, strict=True)]
-    ages = tuple(age + 1 if keep else 0 for keep, age in zip(kept, before.ages, strict=True))
-    fresh = [view for view, keep in enumerate(kept) if not keep]
-    if not fresh:
+    return [
+        view
+        for view, (mean, age) in enumerate(zip(change, before.ages, strict=True))
+        if float(mean) >= reuse.below or age >= reuse.most_steps
+    ]
+
+
+def with_encoded(
+    images: torch.Tensor, before: EncodedViews | None, fresh: Sequence[int], made: torch.Tensor | None
+) -> EncodedViews:
+    """What the step has seen, once its changed views are encoded.
+
+    Args:
+        images, before: as for `views_to_encode`.
+        fresh: what that returned.
+        made: latents (fresh views, latents, vision dim) of these, None if there are none.
+    """
+    if before is None:
+        assert made is not None
+        return EncodedViews(images, made, (0,) * len(images))
+    ages = tuple(0 if view in fresh else age + 1 for view, age in enumerate(before.ages))
+    if made is None:
         return EncodedViews(before.images, before.latents, ages)
-    made = encode(images[fresh])
     if len(fresh) == len(images):
         return EncodedViews(images, made, ages)
     seen, latents = before.images.clone(), before.latents.clone()

@@ -18,8 +18,9 @@ from deer_policies.interfaces import (
     checked_instruction,
 )
 from deer_sim import instructions
+from deer_sim.engine.environment import SCENE_OBS_SIZE
 from deer_sim.environment import TimeStep
-from deer_sim.playtable.environment import SCENE_OBS_SIZE, PlayTable
+from deer_sim.playtable.environment import PlayTable
 from deer_sim.starts import sample_start
 from deer_sim.tasks import TASKS, solved
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from deer_policies.errors import SimulatorError
+from deer_sim.engine.scene import Surface
 from deer_sim.environment import BLOCKS
 
 BLOCK_SIZES_M = {"small": (0.04, 0.04, 0.04), "middle": (0.056, 0.04, 0.04), "big": (0.08, 0.04, 0.04)}
@@ -18,18 +19,6 @@ BUTTON_RANGE_M = 0.02
 SWITCH_RANGE_M = 0.088
 SURFACE_Z_M = 0.46
 """Height of a block's centre when it lies on the table or on the plank."""
-
-
-@dataclass(frozen=True)
-class Surface:
-    """A rectangle in which a reset puts the centres of blocks."""
-
-    x: tuple[float, float]
-    y: tuple[float, float]
-
-    def __post_init__(self) -> None:
-        if not (self.x[0] < self.x[1] and self.y[0] < self.y[1]):
-            raise SimulatorError(f"surface x {self.x}, y {self.y} is empty; the lower bound must be the first")
 
 
 @dataclass(frozen=True)
@@ -77,9 +66,9 @@ class Scene:
 def _surfaces(table: tuple[float, float], left: tuple[float, float], right: tuple[float, float]) -> dict[str, Surface]:
     """The three surfaces from their x bounds; depths are the same in every scene."""
     return {
-        "table": Surface(table, (-0.15, -0.03)),
-        "slider_left": Surface(left, (0.05, 0.12)),
-        "slider_right": Surface(right, (0.05, 0.12)),
+        "table": Surface(table, (-0.15, -0.03), SURFACE_Z_M),
+        "slider_left": Surface(left, (0.05, 0.12), SURFACE_Z_M),
+        "slider_right": Surface(right, (0.05, 0.12), SURFACE_Z_M),
     }
 
 

@@ -1,4 +1,4 @@
-"""The three blocks: their bodies, where they are put at a reset, and how they move."""
+"""The three blocks: where they are put at a reset, and how they move."""
 
 from __future__ import annotations
 
@@ -8,31 +8,18 @@ from typing import Any
 import numpy as np
 
 from deer_policies.errors import SimulatorError
-from deer_sim.playtable.scene import SURFACE_Z_M, Scene
+from deer_sim.engine.scene import Surface
 
-_COLOURS = {"red": (1.0, 0.0, 0.0, 1.0), "blue": (0.0, 0.0, 1.0, 1.0), "pink": (1.0, 0.0, 1.0, 1.0)}
-_MASS_KG = 1.0
 _MAX_TRIES = 1000
 
 
 class Blocks:
     """The blocks of one scene in one physics client."""
 
-    def __init__(self, client: Any, scene: Scene) -> None:
-        """`client` is a `pybullet_utils.bullet_client.BulletClient`."""
+    def __init__(self, client: Any, bodies: dict[str, int]) -> None:
+        """`client` is a `pybullet_utils.bullet_client.BulletClient`, `bodies` by colour in the order of scene_obs."""
         self._client = client
-        self._scene = scene
-        self.bodies: dict[str, int] = {}
-        for colour in scene.block_order:
-            half = [edge / 2 for edge in scene.block_extent(colour)]
-            body = client.createMultiBody(
-                _MASS_KG,
-                client.createCollisionShape(client.GEOM_BOX, halfExtents=half),
-                client.createVisualShape(client.GEOM_BOX, halfExtents=half, rgbaColor=_COLOURS[colour]),
-                (0.0, 0.0, 1.0 + 0.2 * len(self.bodies)),
-            )
-            client.changeDynamics(body, -1, lateralFriction=0.7, spinningFriction=0.001)
-            self.bodies[colour] = body
+        self.bodies = bodies
 
     def place(self, poses: np.ndarray) -> None:
         """Puts the blocks, at rest, at poses (3, 6): xyz (m) and euler xyz (rad), in the scene's order."""
@@ -41,20 +28,20 @@ class Blocks:
             self._client.resetBasePositionAndOrientation(body, pose[:3].tolist(), orientation)
             self._client.resetBaseVelocity(body, (0.0, 0.0, 0.0), (0.0, 0.0, 0.0))
 
-    def scatter(self, rng: np.random.Generator) -> None:
-        """Draws places on the scene's surfaces until no two blocks touch."""
-        surfaces = list(self._scene.surfaces.values())
+    def scatter(self, surfaces: dict[str, Surface], rng: np.random.Generator) -> None:
+        """Draws places on the surfaces until no two blocks touch; raises SimulatorError if there is no room."""
+        choice = list(surfaces.values())
         for _ in range(_MAX_TRIES):
             poses = np.zeros((3, 6))
             for pose in poses:
-                surface = surfaces[rng.integers(len(surfaces))]
-                pose[:3] = rng.uniform(*surface.x), rng.uniform(*surface.y), SURFACE_Z_M
+                surface = choice[rng.integers(len(choice))]
+                pose[:3] = rng.uniform(*surface.x), rng.uniform(*surface.y), surface.z_m
                 pose[5] = rng.uniform(-math.pi, math.pi)
             self.place(poses)
             self._client.stepSimulation()
             if not self._touch_each_other():
                 return
-        raise SimulatorError(f"no free place for the blocks of scene {self._scene.name} in {_MAX_TRIES} tries")
+        raise SimulatorError(f"no free place for the blocks on the scene's surfaces in {_MAX_TRIES} tries")
 
     def motion(self, colour: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Position (3,) m, orientation (4,) xyzw, linear (3,) m/s and angular (3,) rad/s velocity of a block."""

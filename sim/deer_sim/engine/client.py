@@ -24,7 +24,7 @@ def connect() -> Any:
 
             return BulletClient(pybullet.DIRECT)
     except ImportError as error:
-        raise SimulatorError("PlayTable needs pybullet; install it with `pip install 'deer_ros[sim]'`") from error
+        raise SimulatorError("the simulator needs pybullet; install it with `pip install 'deer_ros[sim]'`") from error
 
 
 @contextmanager

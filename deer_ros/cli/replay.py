@@ -1,0 +1,52 @@
+"""`deer replay`: recorded trajectories of the official environment, replayed and compared at every step."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+HELP = "replay recorded CALVIN trajectories in the official scenes; status 0 only if every step is as recorded"
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declares the arguments."""
+    parser.add_argument("files", type=Path, nargs="+", metavar="FILE", help="recordings (.npz), see docs/calvin.md")
+    parser.add_argument(
+        "--calvin-data",
+        type=Path,
+        metavar="PATH",
+        help="folder with CALVIN's conf/ and data/, such as a git clone of calvin_env; "
+        "not needed where that package is installed",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Prints the deviations of each file; 0 if all hold, 1 if one does not."""
+    from contextlib import ExitStack
+
+    from deer_sim.calvin.environment import CalvinTable
+    from deer_sim.calvin.recording import read_recording
+    from deer_sim.calvin.replay import PICTURE_TOLERANCE, STATE_TOLERANCE, replay
+
+    recordings = {path: read_recording(path) for path in arguments.files}
+    stages: dict[str, CalvinTable] = {}
+    held = 0
+    with ExitStack() as stack:
+        for path, recording in recordings.items():
+            if recording.scene not in stages:
+                stage = CalvinTable(recording.scene, arguments.calvin_data, cameras=False, clip_actions=False)
+                stages[recording.scene] = stack.enter_context(stage)
+            found = replay(recording, stages[recording.scene])
+            held += found.holds
+            differs = "never" if found.solved_step is None else f"at step {found.solved_step}"
+            print(
+                f"{path}: {'holds' if found.holds else 'DIFFERS'}; {len(recording.actions)} steps, "
+                f"robot_obs {found.robot_obs:.2g}, scene_obs {found.scene_obs:.2g}, other tasks solved {differs}, "
+                f"pictures {found.picture_mean:.3g} mean {found.picture_max:.3g} max of 255",
+                flush=True,
+            )
+    print(
+        f"{held} of {len(recordings)} recordings hold: states within {STATE_TOLERANCE:g}, the same tasks solved at "
+        f"every step, pictures within {PICTURE_TOLERANCE:g} of 255 on average"
+    )
+    return 0 if held == len(recordings) else 1

@@ -1,0 +1,29 @@
+"""CalvinTable: CALVIN's official scenes in the environment that runs every scene."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from deer_sim.calvin.data import find_data
+from deer_sim.calvin.model import CalvinModel
+from deer_sim.engine.environment import TableEnvironment
+
+
+class CalvinTable(TableEnvironment):
+    """A Panda arm in an official scene, as CALVIN's own environment runs it. Several may live in one process."""
+
+    def __init__(
+        self, scene: str = "D", data: Path | None = None, cameras: bool = True, clip_actions: bool = True
+    ) -> None:
+        """Builds the physics world.
+
+        Args:
+            scene: 'A' to 'D'.
+            data: folder with CALVIN's `conf` and `data`; None: where the package `calvin_env` lies.
+            cameras: whether time steps carry pictures.
+            clip_actions: False takes actions beyond [-1, 1] as they are, as the official environment does.
+
+        Raises:
+            SimulatorError: if the data or the scene is not there, or pybullet is not installed.
+        """
+        super().__init__(CalvinModel(scene, find_data(data)), cameras, clip_actions)

@@ -1,0 +1,89 @@
+"""The arm's URDF with meshes that are there: some copies of CALVIN's data lack those of the fingertips."""
+
+from __future__ import annotations
+
+import logging
+import re
+from pathlib import Path
+
+import numpy as np
+
+from deer_policies.errors import SimulatorError
+from deer_sim.calvin.data import SOURCE, installed_data
+from deer_sim.playtable import meshes
+
+TIP = "digit_gel_only.STL"
+_ARM_FOLDER = Path("data/franka_panda")
+_TIP_FILE = _ARM_FOLDER / "meshes" / "visual" / TIP
+_BACK_M, _EDGE_M, _FRONT_M = 0.0161, 0.0174, 0.0201
+_HALF_WIDTH_M, _FOOT_M, _CENTRE_M = 0.0092, 0.0047, 0.0205
+_INSET_M = 0.0028
+_ARC_CORNERS = 24
+
+log = logging.getLogger(__name__)
+
+
+def has_official_tips(folder: Path) -> bool:
+    """Whether the fingertips' own mesh is at hand, without which no recording can be reproduced to the bit."""
+    return _find_tip(folder) is not None
+
+
+def _find_tip(folder: Path) -> Path | None:
+    """The fingertips' mesh in the scene data, or in those of an installed `calvin_env`."""
+    for place in (folder, installed_data()):
+        if place is not None and (place / _TIP_FILE).is_file():
+            return place / _TIP_FILE
+    return None
+
+
+def arm_file(folder: Path, filename: str, written: Path) -> Path:
+    """The arm's URDF, ready to load.
+
+    Args:
+        folder: the scene data.
+        filename: of the URDF, below `data`.
+        written: an empty folder. Where the data lacks the fingertips' mesh, a URDF that names another one goes there:
+            that of an installed `calvin_env`, or else one of like size and form that is computed.
+
+    Raises:
+        SimulatorError: if the URDF or another mesh is missing.
+    """
+    path = folder / "data" / filename
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise SimulatorError(f"can't read the arm's URDF {path}: {error}") from error
+    named = sorted(set(re.findall(r'filename="package://([^"]+)"', text)))
+    missing = [name for name in named if not (path.parent / name).is_file()]
+    if not missing:
+        return path
+    if {Path(name).name for name in missing} != {TIP}:
+        raise SimulatorError(f"{path} names meshes that are missing: {', '.join(missing)}; fetch the data again")
+    tip = _find_tip(folder)
+    if tip is None:
+        tip = meshes.write_obj(written / "fingertip.obj", _dome())
+        log.warning(
+            "%s lacks %s; the fingertips are drawn up from their measures, so that contacts differ a little from the "
+            "official ones. For exact replays pass a git clone of %s as --calvin-data",
+            folder,
+            TIP,
+            SOURCE,
+        )
+    for name in named:
+        file = tip if name in missing else path.parent / name
+        text = text.replace(f"package://{name}", file.as_posix())
+    copy = written / path.name
+    copy.write_text(text, encoding="utf-8")
+    return copy
+
+
+def _dome() -> meshes.Mesh:
+    """A pad with a round head and a bevelled front, in the fingertip's frame (m)."""
+    angles = np.linspace(0.0, np.pi, _ARC_CORNERS)
+    points = []
+    for x, inset in ((_BACK_M, 0.0), (_EDGE_M, 0.0), (_FRONT_M, _INSET_M)):
+        radius = _HALF_WIDTH_M - inset
+        head = [(x, radius * np.cos(angle), _CENTRE_M + radius * np.sin(angle)) for angle in angles]
+        foot = [(x, side * radius, _FOOT_M + inset) for side in (-1, 1)]
+        points += [*head, *foot]
+    return meshes.hull(np.array(points))

@@ -1,0 +1,1 @@
+"""The one environment behind every scene: physics, arm, fixtures, blocks, contacts and cameras."""

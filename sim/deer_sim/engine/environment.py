@@ -1,0 +1,220 @@
+"""The environment that runs every scene: control at 30 Hz, CALVIN's observations and actions."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+
+from deer_policies.errors import ConfigError, SimulatorError
+from deer_policies.interfaces import ACTION_SIZE, CONTROL_RATE_HZ, PROPRIOCEPTION_SIZE
+from deer_sim.engine import cameras as drawing
+from deer_sim.engine.blocks import Blocks
+from deer_sim.engine.client import connect
+from deer_sim.engine.fixtures import Fixtures
+from deer_sim.engine.robot import Robot
+from deer_sim.engine.scene import Scene
+from deer_sim.environment import BlockState, Contact, EnvironmentSpec, SceneState, TimeStep
+
+SCENE_OBS_SIZE = 24
+_GRAVITY = -9.8
+
+
+def _checked(name: str, values: Any, size: int) -> np.ndarray:
+    """Returns `values` as a finite float64 vector (size,)."""
+    array = np.asarray(values, dtype=np.float64)
+    if array.shape != (size,):
+        raise ConfigError(f"{name} has shape {array.shape}; it must be ({size},)")
+    if not np.isfinite(array).all():
+        raise ConfigError(f"{name} holds values that are not finite: {array.tolist()}; nothing is done with it")
+    return array
+
+
+class TableEnvironment:
+    """A Panda arm at a table with blocks; implements `deer_sim.environment.Environment`.
+
+    Several may live in one process.
+    """
+
+    def __init__(self, model: Scene, cameras: bool = True, clip_actions: bool = True) -> None:
+        """Builds the physics world.
+
+        Args:
+            model: the scene; it is closed with the environment.
+            cameras: whether time steps carry pictures.
+            clip_actions: False takes actions beyond [-1, 1] as they are, which only replays of recordings need.
+
+        Raises:
+            SimulatorError: if pybullet is not installed or can't load the scene.
+        """
+        self._model = model
+        self._clip_actions = clip_actions
+        self._substeps = int(model.physics_rate_hz // CONTROL_RATE_HZ)
+        self._client = connect()
+        self._open = True
+        try:
+            self._build()
+        except SimulatorError:
+            self.close()
+            raise
+        self._cameras = drawing.Cameras(self._client, self._robot, model)
+        self._draws = cameras
+        self._steps = 0
+        self._started = False
+
+    def _build(self) -> None:
+        """Fills the physics world afresh.
+
+        Bullet's solver keeps contacts, impulses and the order of pairs from what ran before, and its saved states leave
+        some of that out; so every reset builds the world anew (about 10 ms), and episodes are repeatable to the bit.
+        """
+        client, model = self._client, self._model
+        client.resetSimulation()
+        if model.sorted_pairs:
+            client.setPhysicsEngineParameter(deterministicOverlappingPairs=1)
+        client.setTimeStep(1.0 / model.physics_rate_hz)
+        client.setGravity(0.0, 0.0, _GRAVITY)
+        self._robot = Robot(client, model.load_robot(client), model.arm)
+        self._blocks = Blocks(client, model.load_blocks(client))
+        self._fixtures = Fixtures(client, model.load_table(client), model.fixtures)
+        floor = model.load_floor(client)
+        self._names = {self._robot.body: "robot", self._fixtures.body: "table", floor: "plane"}
+        self._names.update({body: colour for colour, body in self._blocks.bodies.items()})
+
+    @property
+    def spec(self) -> EnvironmentSpec:
+        """Fixed facts."""
+        renderer = drawing.NAME if self._draws else "none"
+        return EnvironmentSpec(self._model.name, renderer, CONTROL_RATE_HZ, self._model.block_order)
+
+    def reset(
+        self,
+        seed: int | None = None,
+        robot_obs: np.ndarray | None = None,
+        scene_obs: np.ndarray | None = None,
+    ) -> TimeStep:
+        """Starts an episode.
+
+        Args:
+            seed: draws the blocks' places when `scene_obs` is not given; None draws a fresh one.
+            robot_obs: (15,); joints and finger width are taken from it. None: the initial pose, open.
+            scene_obs: (24,). None: fixtures as the scene has them at first, lights off, blocks at random.
+
+        How a state is taken over differs a little, see `deer_sim.engine.scene.Scene.official_reset`.
+
+        Raises:
+            ConfigError: if a state has the wrong shape or values that are not finite.
+        """
+        robot_state = None if robot_obs is None else _checked("robot_obs", robot_obs, PROPRIOCEPTION_SIZE)
+        scene_state = None if scene_obs is None else _checked("scene_obs", scene_obs, SCENE_OBS_SIZE)
+        self._build()
+        model = self._model
+        if scene_state is None:
+            initial = np.array(model.fixtures.initial)
+            self._fixtures.reset(initial, lightbulb=False, led=False, official=model.official_reset)
+            self._blocks.scatter(model.surfaces, np.random.default_rng(seed))
+        else:
+            bulb, led = bool(scene_state[4] > 0.5), bool(scene_state[5] > 0.5)
+            self._fixtures.reset(scene_state[:4], bulb, led, model.official_reset)
+            self._blocks.place(scene_state[6:].reshape(3, 6))
+        if robot_state is None:
+            self._robot.reset(np.array(model.arm.initial_joints), 2 * model.arm.finger_travel_m, 1.0)
+        else:
+            gripper = 1.0 if model.official_reset or robot_state[14] > 0.0 else -1.0
+            self._robot.reset(robot_state[7:14], robot_state[6], gripper)
+        self._client.stepSimulation()
+        self._steps = 0
+        self._started = True
+        return self._time_step()
+
+    def step(self, action: np.ndarray) -> TimeStep:
+        """Runs one control step with a relative action (7,), clipped to [-1, 1]; a positive gripper value opens.
+
+        Raises:
+            ConfigError: if the action is not finite or misshapen; nothing moves.
+            SimulatorError: before the first reset.
+        """
+        if not self._started:
+            raise SimulatorError("step was called before reset; call reset first")
+        values = _checked("action", action, ACTION_SIZE)
+        self._robot.command(np.clip(values, -1.0, 1.0) if self._clip_actions else values)
+        for _ in range(self._substeps):
+            self._client.stepSimulation()
+        self._fixtures.update()
+        self._steps += 1
+        return self._time_step()
+
+    def pictures(self) -> tuple[np.ndarray, np.ndarray]:
+        """What the static and the gripper camera see now, each (rows, columns, 3) uint8; also without `cameras`."""
+        return self._cameras.static(), self._cameras.gripper()
+
+    def close(self) -> None:
+        """Frees the simulator; a second call does nothing."""
+        if self._open:
+            self._open = False
+            self._client.disconnect()
+            self._model.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _contacts(self, body: int) -> frozenset[Contact]:
+        """What `body` touches, as (body, link) names."""
+        found = set()
+        for contact in self._client.getContactPoints(bodyA=body) or ():
+            other, link = contact[2], contact[4]
+            name = self._names[other]
+            if name == "table":
+                found.add((name, self._fixtures.link_names[link]))
+            elif name == "robot":
+                found.add((name, self._robot.link_names[link]))
+            else:
+                found.add((name, ""))
+        return frozenset(found)
+
+    def _state(self) -> SceneState:
+        """Ground truth for the task conditions."""
+        slider, drawer, button, switch = self._fixtures.positions().tolist()
+        blocks: dict[str, BlockState] = {}
+        for colour, body in self._blocks.bodies.items():
+            position, orientation, linear, angular = self._blocks.motion(colour)
+            blocks[colour] = BlockState(position, orientation, linear, angular, self._contacts(body))
+        return SceneState(
+            slider=slider,
+            drawer=drawer,
+            button=button,
+            switch=switch,
+            lightbulb=self._fixtures.lightbulb,
+            led=self._fixtures.led,
+            blocks=blocks,
+            robot_contacts=self._contacts(self._robot.body),
+        )
+
+    def _time_step(self) -> TimeStep:
+        """Observes everything."""
+        state = self._state()
+        fixtures = [state.slider, state.drawer, state.button, state.switch, float(state.lightbulb), float(state.led)]
+        blocks = [
+            value
+            for colour in self._model.block_order
+            for value in (
+                *state.blocks[colour].position,
+                *self._client.getEulerFromQuaternion(state.blocks[colour].orientation),
+            )
+        ]
+        rgb_static, rgb_gripper = self.pictures() if self._draws else (None, None)
+        return TimeStep(
+            rgb_static=rgb_static,
+            rgb_gripper=rgb_gripper,
+            robot_obs=self._robot.observation(),
+            scene_obs=np.array(fixtures + blocks),
+            state=state,
+            step=self._steps,
+            time_s=self._steps / CONTROL_RATE_HZ,
+        )

@@ -1,0 +1,46 @@
+"""Makes an environment from its name: `playtable:D`, or `calvin:D` with CALVIN's scene data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from deer_policies.errors import ConfigError
+from deer_sim.environment import Environment
+
+FAMILIES = ("playtable", "calvin")
+
+
+def split_name(name: str) -> tuple[str, str]:
+    """The family and the scene of an environment's name.
+
+    Raises:
+        ConfigError: if it is not of the form FAMILY:SCENE with a known family.
+    """
+    family, colon, scene = name.partition(":")
+    if not colon or not scene or family not in FAMILIES:
+        allowed = " or ".join(f"{each}:D" for each in FAMILIES)
+        raise ConfigError(f"unknown environment {name!r}; write {allowed}, with any scene's letter")
+    return family, scene
+
+
+def make_environment(name: str, cameras: bool = True, calvin_data: Path | None = None) -> Environment:
+    """Builds the environment of that name.
+
+    Args:
+        name: FAMILY:SCENE, such as 'playtable:D' (our own table) or 'calvin:D' (CALVIN's official scene).
+        cameras: whether time steps carry pictures; without them a step takes a fraction of the time.
+        calvin_data: folder with CALVIN's `conf` and `data`; None: where the package `calvin_env` lies. Only the family
+            'calvin' reads it.
+
+    Raises:
+        ConfigError: if the name is malformed.
+        SimulatorError: if there is no such scene, its data is missing, or pybullet is not installed.
+    """
+    family, scene = split_name(name)
+    if family == "calvin":
+        from deer_sim.calvin.environment import CalvinTable
+
+        return CalvinTable(scene, calvin_data, cameras)
+    from deer_sim.playtable.environment import PlayTable
+
+    return PlayTable(scene, cameras)
