@@ -93,7 +93,7 @@ def save(
         for name in CALIBRATION_TENSORS:
             if (tensor := getattr(calibration, name)) is not None:
                 tensors[CALIBRATION + name] = tensor.cpu().contiguous()
-        described = {name: getattr(calibration, name) for name in ("criterion", "source")}
+        described = {name: getattr(calibration, name) for name in ("criterion", "source", "paced")}
         metadata["calibration"] = json.dumps({**described, "tuned": [asdict(tuned) for tuned in calibration.tuned]})
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
@@ -286,7 +286,10 @@ def _calibration(path: Path, file: Any, metadata: dict[str, str], config: DeerCo
     if exits != len(config.language.exit_layers):
         raise CheckpointError(f"{path}: criterion values are for {exits} exits; calibrate the policy again")
     tuned = tuple(Tuned(item["average_llm_gmac"], tuple(item["thresholds"])) for item in described.get("tuned", ()))
-    return Calibration(criterion=described["criterion"], source=described["source"], tuned=tuned, **recorded)
+    paced = tuple((float(asked), float(solved)) for asked, solved in described.get("paced", ()))
+    return Calibration(
+        criterion=described["criterion"], source=described["source"], tuned=tuned, paced=paced, **recorded
+    )
 
 
 def _sha256(path: Path) -> str:
