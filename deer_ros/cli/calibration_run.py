@@ -16,6 +16,7 @@ from deer_policies.deer.checkpoint import Checkpoint, load
 from deer_policies.deer.conformal import Promise, conformal_rule
 from deer_policies.deer.criteria import criterion_named
 from deer_policies.deer.exits import ThresholdRule
+from deer_policies.deer.pacing import corrections
 from deer_policies.deer.thresholds import Calibration, mean_cost, rule_for_average
 from deer_policies.errors import ConfigError
 from deer_policies.training.calibration import Clip, calibrate, encode, replay
@@ -87,6 +88,8 @@ def calibrate_in_simulation(policy: Path, plan: CalibrationPlan, folder: Path, w
     rule = ThresholdRule.fixed(len(checkpoint.model.exit_layers) - 1)
     for index in range(plan.rounds):
         calibration = rollouts.calibration(plan.seed + index, rule)
+        if plan.promise is None:
+            calibration = replace(calibration, paced=corrections(calibration, costs))
         rule, expected = solve(calibration, costs, plan)
         logger.info("round %d: thresholds %s, %.5g GMAC a step expected", index, rule.thresholds, expected)
     figures = rollouts.measured(plan.seed + CHECK_SEED, rule)

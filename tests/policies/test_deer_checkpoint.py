@@ -6,6 +6,7 @@ import hashlib
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,11 +14,13 @@ import safetensors
 import torch
 from safetensors.torch import load_file, save_file
 
+from deer_policies.deer import tensor_files
 from deer_policies.deer.backbone import DeerModel
 from deer_policies.deer.checkpoint import Checkpoint, find, load, load_policy, save
 from deer_policies.deer.deadline import SegmentEstimate
 from deer_policies.deer.policy import DeerPolicy, example_observation
 from deer_policies.deer.presets import deer_nano
+from deer_policies.deer.tensor_files import read_tensors, write_tensors
 from deer_policies.deer.thresholds import Calibration, Tuned
 from deer_policies.deer.tokenizer import SPECIAL_TOKENS, Tokenizer
 from deer_policies.errors import BudgetError, CheckpointError, ConfigError
@@ -132,6 +135,25 @@ def test_a_latency_limit_leaves_layers_unread(path, monkeypatch):
         load_policy(path, peak=Budget(latency_ms=900.0))
 
 
+def test_reading_keeps_nothing_of_the_file_in_memory(tmp_path, monkeypatch):
+    path = tmp_path / "large.safetensors"
+    write_tensors(path, {f"part{index}": torch.full((4, 2**20), float(index)) for index in range(20)}, {"a": "b"})
+    monkeypatch.setattr(tensor_files, "MAPPED_BYTES", 2**20)
+    mapped = []
+    for name, tensor in read_tensors(path, {f"part{index}": torch.Size((4, 2**20)) for index in range(20)}):
+        assert tensor.sum() == float(name[4:]) * 2**22
+        mapped.append(sum(str(path) in line for line in Path("/proc/self/maps").read_text().splitlines()))
+    del tensor
+    assert max(mapped) <= 2
+    assert not any(str(path) in line for line in Path("/proc/self/maps").read_text().splitlines())
+
+
+def test_equal_checkpoints_are_equal_files(checkpoint, path, tmp_path):
+    for number in range(4):
+        save(tmp_path / f"{number}.safetensors", load(path))
+    assert len({(tmp_path / f"{number}.safetensors").read_bytes() for number in range(4)}) == 1
+
+
 def test_a_name_that_is_not_there(tmp_path):
     with pytest.raises(CheckpointError, match="there is no checkpoint 'deer-mega'"):
         find("deer-mega")
@@ -202,7 +224,7 @@ def test_a_failed_save_leaves_the_old_file(checkpoint, path, monkeypatch):
     def broken(*_):
         raise OSError("disk full")
 
-    monkeypatch.setattr("deer_policies.deer.checkpoint.save_file", broken)
+    monkeypatch.setattr("deer_policies.deer.tensor_files.save_file", broken)
     with pytest.raises(OSError, match="disk full"):
         save(path, checkpoint)
     assert path.read_bytes() == before

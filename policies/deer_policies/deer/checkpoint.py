@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -15,13 +14,13 @@ from typing import Any
 
 import safetensors
 import torch
-from safetensors.torch import save_file
 
 from deer_policies.deer.backbone import DeerModel
 from deer_policies.deer.budget import CostModel, loadable_exits
 from deer_policies.deer.config import DeerConfig
 from deer_policies.deer.policy import DeerPolicy
 from deer_policies.deer.precision import Storage, converted, is_packed, precision_named
+from deer_policies.deer.tensor_files import read_tensors, write_tensors
 from deer_policies.deer.thresholds import Calibration, Tuned
 from deer_policies.deer.tokenizer import Tokenizer
 from deer_policies.errors import CheckpointError, ConfigError, DeerError, listed
@@ -63,7 +62,7 @@ class Checkpoint:
 def save(
     path: str | Path, checkpoint: Checkpoint, auxiliary_heads: bool = False, dtype: torch.dtype = torch.float32
 ) -> None:
-    """Writes a checkpoint, complete or not at all.
+    """Writes a checkpoint, complete or not at all; equal checkpoints give equal bytes.
 
     Args:
         path: of the file; its folder is made.
@@ -93,16 +92,9 @@ def save(
         for name in CALIBRATION_TENSORS:
             if (tensor := getattr(calibration, name)) is not None:
                 tensors[CALIBRATION + name] = tensor.cpu().contiguous()
-        described = {name: getattr(calibration, name) for name in ("criterion", "source")}
+        described = {name: getattr(calibration, name) for name in ("criterion", "source", "paced")}
         metadata["calibration"] = json.dumps({**described, "tuned": [asdict(tuned) for tuned in calibration.tuned]})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        save_file(tensors, unfinished, metadata)
-        unfinished.chmod(0o644)
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    write_tensors(path, tensors, metadata)
 
 
 def _written(name: str, tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
@@ -166,13 +158,12 @@ def load(
         _check_names(path, set(file.keys()), wanted, config)
         if storage.unpacked:
             logger.warning("%s: no %s kernel takes the shape of %s", path, held.name, listed(storage.unpacked))
-        weights = {
-            name: storage.stored(name, _tensor(path, file, name, like.shape), device) for name, like in wanted.items()
-        }
         calibration = _calibration(path, file, metadata, config)
         budget = Budget(**json.loads(metadata.get("budget", "{}")))
         provenance = json.loads(metadata.get("provenance", "{}"))
         untrained = bool(json.loads(metadata.get("untrained", "false")))
+        shapes = {name: like.shape for name, like in wanted.items()}
+        weights = {name: storage.stored(name, tensor, device) for name, tensor in read_tensors(path, shapes)}
     model = DeerModel.from_weights(config, weights, auxiliary_heads, exits)
     return Checkpoint(model.to(device), tokenizer, calibration, budget, provenance, untrained, _sha256(path))
 
@@ -264,15 +255,6 @@ def _check_names(path: Path, present: set[str], wanted: dict[str, torch.Tensor],
             )
 
 
-def _tensor(path: Path, file: Any, name: str, shape: torch.Size) -> torch.Tensor:
-    tensor: torch.Tensor = file.get_tensor(name)
-    if tensor.shape != shape:
-        raise CheckpointError(
-            f"{path}: tensor {name} has shape {tuple(tensor.shape)}; the configuration says {tuple(shape)}"
-        )
-    return tensor
-
-
 def _calibration(path: Path, file: Any, metadata: dict[str, str], config: DeerConfig) -> Calibration | None:
     if "calibration" not in metadata:
         return None
@@ -286,7 +268,10 @@ def _calibration(path: Path, file: Any, metadata: dict[str, str], config: DeerCo
     if exits != len(config.language.exit_layers):
         raise CheckpointError(f"{path}: criterion values are for {exits} exits; calibrate the policy again")
     tuned = tuple(Tuned(item["average_llm_gmac"], tuple(item["thresholds"])) for item in described.get("tuned", ()))
-    return Calibration(criterion=described["criterion"], source=described["source"], tuned=tuned, **recorded)
+    paced = tuple((float(asked), float(solved)) for asked, solved in described.get("paced", ()))
+    return Calibration(
+        criterion=described["criterion"], source=described["source"], tuned=tuned, paced=paced, **recorded
+    )
 
 
 def _sha256(path: Path) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 
 from deer_policies.deer.action_head import ActionHead, HeadState
@@ -16,7 +17,7 @@ from deer_policies.deer.exits import ALWAYS, NEVER, Pace, ThresholdRule
 from deer_policies.deer.recording import outcomes
 from deer_policies.errors import BudgetError, ConfigError
 
-BISECTIONS = 60
+BISECTIONS = 40
 LARGEST_LOG_RATIO = 20.0
 SHARE_ROUNDING = 1e-9
 
@@ -42,6 +43,8 @@ class Calibration:
             where the gripper's command differs; None where they were not recorded.
         episodes: (samples,) int64, the episode that each step belongs to; None where it was not recorded.
         tuned: thresholds that are taken instead of solved ones when their average is asked for.
+        paced: averages, growing, each with what thresholds must be solved for so that episodes at their pace give it;
+            see `pacing.corrections`. Without any, thresholds are solved for the average itself.
     """
 
     values: torch.Tensor
@@ -51,6 +54,7 @@ class Calibration:
     errors: torch.Tensor | None = None
     episodes: torch.Tensor | None = None
     tuned: tuple[Tuned, ...] = ()
+    paced: tuple[tuple[float, float], ...] = ()
 
     def __post_init__(self) -> None:
         if self.values.ndim != 2 or 0 in self.values.shape or not bool(torch.isfinite(self.values).all()):
@@ -79,6 +83,15 @@ class Calibration:
             f"for, on {source['check_episodes']} other episodes"
         )
 
+    def solved_for(self, average_llm_gmac: float, exits: int) -> float:
+        """What thresholds must be solved for to give an average at the pace of the episodes; see `paced`."""
+        if not self.paced or exits < len(self.values):
+            return average_llm_gmac
+        asked, solved = zip(*self.paced, strict=True)
+        if not asked[0] <= average_llm_gmac <= asked[-1]:
+            return average_llm_gmac
+        return float(np.interp(average_llm_gmac, asked, solved))
+
     def costs(self, model: CostModel, exits: int) -> torch.Tensor:
         """Cost of the language model at each step if it stopped at each of the first exits: (exits, samples), GMAC."""
         if self.tokens is None:
@@ -101,7 +114,7 @@ def rule_for_average(
         exits: how many are in use, from the shallowest.
 
     Returns:
-        The rule, and the mean cost of its thresholds on the recorded steps.
+        The rule, and its mean cost on the recorded steps.
 
     Raises:
         BudgetError: if even the cheapest exit costs more; with what it costs.
@@ -116,11 +129,13 @@ def rule_for_average(
         None,
     )
     if thresholds is None:
-        solved = thresholds_for_average(calibration.values, costs, average_llm_gmac, blind_exits(model.config))
+        solved_for = calibration.solved_for(average_llm_gmac, exits)
+        thresholds, expected = thresholds_for_average(calibration.values, costs, solved_for, blind_exits(model.config))
+        expected = min(expected, average_llm_gmac)
     else:
-        solved = thresholds, mean_cost(calibration.values, thresholds, costs)
-    pace = Pace.of(solved[0], average_llm_gmac, [model.llm_gmac(index) for index in range(exits)])
-    return ThresholdRule(solved[0], criterion_named(calibration.criterion), pace), solved[1]
+        expected = mean_cost(calibration.values, thresholds, costs)
+    pace = Pace.of(thresholds, average_llm_gmac, [model.llm_gmac(index) for index in range(exits)])
+    return ThresholdRule(thresholds, criterion_named(calibration.criterion), pace), expected
 
 
 def action_values(
