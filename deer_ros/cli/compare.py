@@ -1,51 +1,96 @@
-"""`deer compare`: two evaluations on the same trials, with the paired difference of their success."""
+"""`deer compare`: two evaluations of the same chains, with a paired test of their difference."""
 
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-HELP = "compare two evaluations that ran the same trials: paired difference of success, and cost"
-BOOTSTRAP_SEED = 0
+if TYPE_CHECKING:
+    from deer_sim.results import ChainResult
+
+HELP = "compare two evaluations of the same sequences or starts: paired test of the difference, and cost"
+SEED = 0
+"""Of bootstrap and permutations."""
+INCOMPARABLE = ("environment", "renderer", "max_steps", "wordings")
+"""Settings under which a difference says nothing about policies."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declares the arguments."""
     parser.add_argument("first", type=Path, help="folder that `deer eval --out` wrote")
-    parser.add_argument("second", type=Path, help="another one, with the same scene, tasks, starts and seed")
+    parser.add_argument("second", type=Path, help="another one, with the same sequences or starts and seed")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Prints the comparison; a positive difference means that the first did better."""
     import numpy as np
 
-    from deer_policies.errors import ConfigError
-    from deer_sim.evaluation import read_results, summarise
-    from deer_sim.statistics import paired_difference
+    from deer_policies.errors import ConfigError, listed
+    from deer_sim.scores import summarise
+    from deer_sim.statistics import paired_difference, sign_flip_p
 
-    sides = []
-    for folder in (arguments.first, arguments.second):
-        outcomes = {outcome.key: outcome for outcome in read_results(folder / "results.jsonl")}
-        if not outcomes:
-            raise ConfigError(f"{folder} holds no results.jsonl with results; run `deer eval --out {folder}` first")
-        sides.append(outcomes)
-    first, second = sides
+    first, second = (results_of(folder) for folder in (arguments.first, arguments.second))
     if set(first) != set(second):
         lone = sorted(set(first) ^ set(second))
-        raise ConfigError(f"{len(lone)} trials were run on one side only ({lone[0]}, ...); use the same tasks and seed")
-    keys = sorted(first)
-    for name, outcomes in (("first", first), ("second", second)):
-        report = summarise([outcomes[key] for key in keys])
-        low, high = report["all"]["interval"]
-        print(
-            f"{name:6s} {report['all']['rate']:6.1%} [{low:.1%}, {high:.1%}] of {len(keys)} solved, "
-            f"{report['mean_exit_layers']:.2f} layers, {report['llm_share']:.1%} of the language model, "
-            f"{report['total_share']:.1%} of the whole policy"
+        raise ConfigError(
+            f"{len(lone)} chains were run on one side only ({listed(lone)}); run the same --sequences, or --tasks and "
+            "--starts, with the same --seed on both sides"
         )
-    mean, low, high = paired_difference(
-        np.array([float(first[key].success) for key in keys]),
-        np.array([float(second[key].success) for key in keys]),
-        np.random.default_rng(BOOTSTRAP_SEED),
+    for warning in warnings(settings_of(arguments.first), settings_of(arguments.second)):
+        print(f"WARNING: {warning}")
+    keys = sorted(first)
+    for name, results in (("first", first), ("second", second)):
+        print(f"{name:6s} {described(summarise([results[key] for key in keys]))}")
+    solved = [np.array([float(results[key].solved) for key in keys]) for results in (first, second)]
+    mean, low, high = paired_difference(solved[0], solved[1], np.random.default_rng(SEED))
+    p = sign_flip_p(solved[0] - solved[1], np.random.default_rng(SEED))
+    print(
+        f"first - second: {mean:+.3f} subtasks in a row, 95 % interval [{low:+.3f}, {high:+.3f}] (paired bootstrap), "
+        f"p = {p:.4f} (paired sign flips), {len(keys)} pairs"
     )
-    print(f"first - second: {mean:+.1%}, 95 % interval [{low:+.1%}, {high:+.1%}] (paired bootstrap)")
     return 0
+
+
+def results_of(folder: Path) -> dict[str, ChainResult]:
+    """The results in a folder, by key."""
+    from deer_policies.errors import ConfigError
+    from deer_sim.results import read_results
+
+    results = {result.key: result for result in read_results(folder)}
+    if not results:
+        raise ConfigError(f"{folder} holds no results; run `deer eval --out {folder}` first")
+    return results
+
+
+def settings_of(folder: Path) -> dict[str, Any]:
+    """What the results in a folder depend on."""
+    from deer_sim.results import SETTINGS
+
+    path = folder / SETTINGS
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def warnings(first: dict[str, Any], second: dict[str, Any]) -> list[str]:
+    """Why the two sides can't be compared, though they ran the same sequences."""
+    return [
+        f"{name} differs: {first.get(name)!r} and {second.get(name)!r}; what differs below are not only the policies"
+        for name in INCOMPARABLE
+        if first.get(name) != second.get(name)
+    ]
+
+
+def described(report: dict[str, Any]) -> str:
+    """One side in a line."""
+    low, high = report["average_length_interval"]
+    text = (
+        f"{report['average_length']:.3f} [{low:.3f}, {high:.3f}] of {len(report['per_position'])} in a row over "
+        f"{report['sequences']}, {report['all']['rate']:.1%} of the subtasks tried"
+    )
+    if report["llm_share"] is None:
+        return text
+    return (
+        f"{text}, {report['mean_exit_layers']:.2f} layers, {report['llm_share']:.1%} of the language model, "
+        f"{report['total_share']:.1%} of the whole policy"
+    )

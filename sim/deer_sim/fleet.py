@@ -194,25 +194,35 @@ def _serve(chains: Iterator[Chain], links: dict[Connection, Any], policy: Policy
             if message is not None:
                 results.append(message)
             chain = next(chains, None)
-            link.send(chain)
+            _send(link, chain)
             if chain is None:
                 busy.discard(link)
         if questions:
             assert policy is not None
             answers = step_together(policy, list(questions.values()), [states[link] for link in questions])
             for link, (chunk, states[link], report) in zip(questions, answers, strict=True):
-                link.send((chunk, report))
+                _send(link, (chunk, report))
         yield from results
+
+
+_ENDED = (
+    "a simulator process ended by itself, perhaps because memory ran out; start again with fewer --workers, and the "
+    "evaluation goes on where it is"
+)
+
+
+def _send(link: Connection, message: Any) -> None:
+    try:
+        link.send(message)
+    except OSError as error:
+        raise SimulatorError(_ENDED) from error
 
 
 def _received(link: Connection) -> Any:
     try:
         message = link.recv()
-    except EOFError as error:
-        raise SimulatorError(
-            "a simulator process ended by itself, perhaps because memory ran out; start again with fewer --workers, "
-            "and the evaluation goes on where it is"
-        ) from error
+    except (EOFError, OSError) as error:
+        raise SimulatorError(_ENDED) from error
     if isinstance(message, _Failure):
         if message.expected:
             raise SimulatorError(message.text)

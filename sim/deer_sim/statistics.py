@@ -57,3 +57,19 @@ def bootstrap_ratio(
     tail = (1 - confidence) / 2
     low, high = np.quantile(ratios, [tail, 1 - tail])
     return float(low), float(high)
+
+
+def sign_flip_p(differences: np.ndarray, rng: np.random.Generator, samples: int = 10000) -> float:
+    """Two-sided p-value of a paired permutation test: how often random signs give a mean as far from 0 (Fisher 1935).
+
+    Args:
+        differences: (episodes,) of two policies on the same starts.
+        rng: randomness of the signs.
+        samples: number of sign patterns.
+    """
+    pairs = differences[differences != 0]
+    if len(pairs) == 0:
+        return 1.0
+    sums = np.abs((2 * rng.integers(0, 2, size=(samples, len(pairs))) - 1) @ pairs)
+    # The observed pattern is one of those that chance may give.
+    return float((1 + (sums >= abs(pairs.sum()) - 1e-9).sum()) / (samples + 1))

@@ -40,7 +40,7 @@ def _block_rules() -> Iterator[tuple[str, Rule]]:
     """The rules of tasks about one named block."""
     for colour in BLOCKS:
         block = f"{colour}_block"
-        held = {block: "grasped", "grasped": 1}
+        held: Condition = {block: "grasped", "grasped": 1}
         for side in ("right", "left"):
             yield f"rotate_{block}_{side}", _rule({block: "table"}, {})
             yield f"push_{block}_{side}", _rule({block: "table"}, {})
@@ -55,7 +55,7 @@ def _any_block_rules() -> Iterator[tuple[str, Rule]]:
     for colour in BLOCKS:
         block = f"{colour}_block"
         for side in ("right", "left"):
-            into = {block: f"slider_{side}", "grasped": 0}
+            into: Condition = {block: f"slider_{side}", "grasped": 0}
             yield "place_in_slider", _rule({block: "grasped", "slider": side, "grasped": 1}, into)
         into = {block: "drawer", "grasped": 0}
         yield "place_in_drawer", _rule({block: "grasped", "drawer": "open", "grasped": 1}, into)
@@ -119,7 +119,7 @@ def starting_conditions() -> list[Condition]:
         **{f"{colour}_block": ("table", *SIDES) for colour in BLOCKS},
         "grasped": (0,),
     }
-    states = []
+    states: list[Condition] = []
     for values in product(*choices.values()):
         places = values[4:7]
         if places.count("table") in (1, 2) and all(places.count(side) < 2 for side in SIDES):

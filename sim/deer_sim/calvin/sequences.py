@@ -137,11 +137,8 @@ def start_state(condition: Condition, seed: int = OFFICIAL_SEED) -> tuple[np.nda
     scene[4], scene[5] = condition["lightbulb"], condition["led"]
     for index, colour in enumerate(BLOCKS):
         place = str(condition[f"{colour}_block"])
-        spot = _CABINET_M.get(place)
-        if spot is None:
-            # Red always takes the first spot, pink always the second.
-            first = colour == "red" or (colour == "blue" and condition["red_block"] != "table")
-            spot = spots[0 if first else 1]
-        scene[6 + 6 * index : 9 + 6 * index] = spot
+        # On the table red always takes the first spot, pink always the second.
+        first = colour == "red" or (colour == "blue" and condition["red_block"] != "table")
+        scene[6 + 6 * index : 9 + 6 * index] = _CABINET_M.get(place, tuple(spots[0 if first else 1]))
         scene[11 + 6 * index] = rng.uniform(*_YAW_RAD)
     return np.array(START_ROBOT_OBS), scene
