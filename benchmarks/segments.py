@@ -20,9 +20,10 @@ from deer_policies.deer.backbone import DeerModel
 from deer_policies.deer.checkpoint import load_policy
 from deer_policies.deer.config import changed
 from deer_policies.deer.exits import ThresholdRule
-from deer_policies.deer.policy import DeerPolicy, example_observation
+from deer_policies.deer.policy import DeerPolicy
 from deer_policies.deer.preprocess import stack_views
 from deer_policies.deer.presets import deer_nano
+from deer_policies.deer.stepping import example_observation
 
 DEEP = {
     "name": "deep",

@@ -14,9 +14,10 @@ from deer_policies.deer.backbone import DeerModel
 from deer_policies.deer.budget import CostModel
 from deer_policies.deer.checkpoint import Checkpoint, find, load, load_policy, save
 from deer_policies.deer.config import DeerConfig, changed
-from deer_policies.deer.policy import DeerPolicy, example_observation
+from deer_policies.deer.policy import DeerPolicy
 from deer_policies.deer.preprocess import resize_uint8
 from deer_policies.deer.presets import deer_nano, openflamingo_3b
+from deer_policies.deer.stepping import example_observation
 from deer_policies.deer.thresholds import solve_thresholds
 from deer_policies.deer.tokenizer import Tokenizer
 from deer_policies.errors import ConfigError

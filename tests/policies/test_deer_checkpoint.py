@@ -18,8 +18,9 @@ from deer_policies.deer import tensor_files
 from deer_policies.deer.backbone import DeerModel
 from deer_policies.deer.checkpoint import Checkpoint, find, load, load_policy, save
 from deer_policies.deer.deadline import SegmentEstimate
-from deer_policies.deer.policy import DeerPolicy, example_observation
+from deer_policies.deer.policy import DeerPolicy
 from deer_policies.deer.presets import deer_nano
+from deer_policies.deer.stepping import example_observation
 from deer_policies.deer.tensor_files import read_tensors, write_tensors
 from deer_policies.deer.thresholds import Calibration, Tuned
 from deer_policies.deer.tokenizer import SPECIAL_TOKENS, Tokenizer

@@ -19,9 +19,9 @@ from deer_policies.deer.checkpoint import load_policy
 from deer_policies.deer.config import changed
 from deer_policies.deer.cost_table import cost_table, relation_to_paper
 from deer_policies.deer.exits import ThresholdRule
-from deer_policies.deer.policy import example_observation
 from deer_policies.deer.precision import PRECISIONS
 from deer_policies.deer.presets import deer_nano, openflamingo_3b, openflamingo_9b
+from deer_policies.deer.stepping import example_observation
 from deer_policies.errors import CheckpointError, ConfigError
 from deer_ros.cli.cost import config_of
 from deer_ros.cli.main import main

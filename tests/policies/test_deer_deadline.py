@@ -10,8 +10,9 @@ from deer_policies.deer.backbone import DeerModel
 from deer_policies.deer.criteria import Candidate
 from deer_policies.deer.deadline import WINDOW, DeadlineRule, SegmentEstimate, SegmentTimes, Stopwatch, exits_in_time
 from deer_policies.deer.exits import ALWAYS, NEVER, ThresholdRule
-from deer_policies.deer.policy import DeerPolicy, example_observation
+from deer_policies.deer.policy import DeerPolicy
 from deer_policies.deer.presets import deer_nano
+from deer_policies.deer.stepping import example_observation
 from deer_policies.deer.thresholds import Calibration
 from deer_policies.deer.tokenizer import Tokenizer
 from deer_policies.errors import BudgetError

@@ -9,9 +9,9 @@ import torch
 from deer_policies.deer.budget import CostModel
 from deer_policies.deer.drawn import drawn_policy
 from deer_policies.deer.measurement import Memory, exit_times
-from deer_policies.deer.policy import example_observation
 from deer_policies.deer.precision import held_bytes
 from deer_policies.deer.presets import deer_nano
+from deer_policies.deer.stepping import example_observation
 from deer_policies.errors import BudgetError, ConfigError
 from deer_policies.interfaces import Budget
 

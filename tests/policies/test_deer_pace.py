@@ -10,8 +10,9 @@ import torch
 
 from deer_policies.deer.backbone import DeerModel
 from deer_policies.deer.exits import ALWAYS, HORIZON_STEPS, NEVER, Pace
-from deer_policies.deer.policy import DeerPolicy, example_observation
+from deer_policies.deer.policy import DeerPolicy
 from deer_policies.deer.presets import deer_nano
+from deer_policies.deer.stepping import example_observation
 from deer_policies.deer.thresholds import Calibration
 from deer_policies.deer.tokenizer import Tokenizer
 from deer_policies.interfaces import Budget

@@ -12,9 +12,10 @@ import torch
 from deer_policies.deer.backbone import DeerModel
 from deer_policies.deer.config import changed
 from deer_policies.deer.exits import ALWAYS, ThresholdRule
-from deer_policies.deer.policy import DeerPolicy, PolicyState, example_observation
+from deer_policies.deer.policy import DeerPolicy
 from deer_policies.deer.preprocess import resize_uint8, stack_views
 from deer_policies.deer.presets import deer_nano
+from deer_policies.deer.stepping import PolicyState, example_observation
 from deer_policies.deer.thresholds import Calibration
 from deer_policies.deer.tokenizer import Tokenizer
 from deer_policies.errors import BudgetError, ConfigError
@@ -312,7 +313,7 @@ def test_many_instructions_are_not_all_remembered(policy):
     policy.set_exit_rule(ThresholdRule.fixed(0))
     for number in range(70):
         policy.step(example_observation(policy.info, f"open drawer {number}"), state)
-    assert len(policy._texts) <= 64
+    assert len(policy._stepper.texts) <= 64
 
 
 def test_any_text_works(policy):

@@ -14,8 +14,9 @@ from deer_policies.deer.action_head import HeadState
 from deer_policies.deer.backbone import DeerModel
 from deer_policies.deer.config import DeerConfig, changed
 from deer_policies.deer.exits import ThresholdRule
-from deer_policies.deer.policy import DeerPolicy, example_observation
+from deer_policies.deer.policy import DeerPolicy
 from deer_policies.deer.presets import deer_nano, openflamingo_9b
+from deer_policies.deer.stepping import example_observation
 from deer_policies.deer.tokenizer import Tokenizer
 
 SMALL_PARTS = {

@@ -17,9 +17,9 @@ from deer_policies.deer.checkpoint import load, load_policy, save
 from deer_policies.deer.config import changed
 from deer_policies.deer.importing import ImportPlan, import_release
 from deer_policies.deer.official import name_in_release, official_name
-from deer_policies.deer.policy import example_observation
 from deer_policies.deer.presets import openflamingo_9b
 from deer_policies.deer.release_config import Heads
+from deer_policies.deer.stepping import example_observation
 from deer_policies.errors import CheckpointError, ConfigError
 from tests.policies import release_layouts as layouts
 

@@ -18,9 +18,9 @@ from deer_policies.deer.checkpoint import Checkpoint, load, load_policy, save
 from deer_policies.deer.config import changed
 from deer_policies.deer.cost_table import cost_table
 from deer_policies.deer.exits import ThresholdRule
-from deer_policies.deer.policy import example_observation
 from deer_policies.deer.precision import PRECISIONS, Storage, held_bytes, is_packed, precision_named
 from deer_policies.deer.presets import deer_nano, openflamingo_9b
+from deer_policies.deer.stepping import example_observation
 from deer_policies.deer.tokenizer import Tokenizer
 from deer_policies.errors import CheckpointError, ConfigError
 from deer_policies.interfaces import Budget, Observation

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 from deer_policies.deer.exits import ThresholdRule
-from deer_policies.deer.policy import DeerPolicy, example_observation
+from deer_policies.deer.policy import DeerPolicy
+from deer_policies.deer.stepping import example_observation
 from deer_policies.errors import ConfigError
 
 WARM_UP_ROUNDS = 3
