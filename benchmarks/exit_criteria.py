@@ -1,12 +1,13 @@
 """Compares exit criteria at equal average cost: distance of the exited actions from those of all layers.
 
-Run: python benchmarks/exit_criteria.py --policy deer-nano --episodes 64 --work .cache/calibrate
+Run: python benchmarks/exit_criteria.py --policy deer-nano --episodes 320 --work .cache/calibrate
      python benchmarks/exit_criteria.py ... --simulate 25 --out runs/criteria   (success in simulation as well)
 
 The policy acts by itself, all layers at every step. Thresholds are solved on the first half of the episodes, each
-criterion on the head states that its own exits lead to, and judged on the second half. 'conformal' is the family of
-thresholds that `deer_policies.deer.conformal` tests, with the action criterion: each exit takes what it can with at
-most a given share of its steps beyond EPSILON; the share is chosen for the cost. The second table gives promises.
+criterion on the head states that its own exits lead to and at the pace of each episode, and judged on the second half.
+'conformal' is the family of thresholds that `deer_policies.deer.conformal` tests, with the action criterion and without
+a pace: each exit takes what it can with at most a given share of its steps beyond EPSILON, chosen for the cost. The
+second table gives promises.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from __future__ import annotations
 import argparse
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -25,6 +26,7 @@ from deer_policies.deer.checkpoint import find, load
 from deer_policies.deer.conformal import Promise, cautious_thresholds, conformal_rule
 from deer_policies.deer.criteria import CRITERIA
 from deer_policies.deer.exits import ThresholdRule
+from deer_policies.deer.pacing import solved_for
 from deer_policies.deer.thresholds import Calibration, mean_cost, rule_for_average
 from deer_policies.training.calibration import Clip, calibrate, replay
 from deer_ros.cli.calibration_run import CalibrationPlan, Rollouts
@@ -57,7 +59,8 @@ def solved(name: str, average: float, calibration: Calibration, costs: CostModel
     """Thresholds of a criterion, or of the conformal family, for an average cost on these values."""
     exits = len(calibration.values)
     if name != "conformal":
-        return rule_for_average(calibration, costs, average, exits)[0]
+        paced = replace(calibration, paced=((average, solved_for(calibration, costs, average)),))
+        return rule_for_average(paced, costs, average, exits)[0]
     assert calibration.errors is not None
     broken, prices = calibration.errors > EPSILON, calibration.costs(costs, exits)
     low, high = 0.0, 1.0
@@ -104,7 +107,7 @@ def main() -> None:
     """Prints Markdown tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--policy", default="deer-nano", help="name of a bundled policy or path of a checkpoint")
-    parser.add_argument("--episodes", type=int, default=64)
+    parser.add_argument("--episodes", type=int, default=320)
     parser.add_argument("--seed", type=int, default=700, help="of the episodes")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--work", type=Path, default=Path(".cache/calibrate"), help="folder for the episodes")

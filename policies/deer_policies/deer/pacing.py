@@ -6,8 +6,6 @@ for a little more instead: as much as makes the mean of the recorded episodes, a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from deer_policies.deer.budget import CostModel, blind_exits
@@ -43,24 +41,20 @@ def paced_mean(calibration: Calibration, model: CostModel, thresholds: tuple[flo
 
 def corrections(calibration: Calibration, model: CostModel) -> tuple[tuple[float, float], ...]:
     """Averages over the whole range, and what thresholds must be solved for to give each; see `Calibration.paced`."""
+    costs = calibration.costs(model, len(calibration.values)).mean(dim=1)
+    first = min(blind_exits(model.config), len(costs) - 1)
+    averages = np.linspace(float(costs[first]), float(costs[-1]), POINTS).tolist()
+    return tuple((average, solved_for(calibration, model, average)) for average in averages)
+
+
+def solved_for(calibration: Calibration, model: CostModel, average_llm_gmac: float) -> float:
+    """The average in GMAC that thresholds must be solved for, so that the recorded episodes at their pace give this."""
     exits = len(calibration.values)
-    costs = calibration.costs(model, exits).mean(dim=1)
-    first = min(blind_exits(model.config), exits - 1)
-    reference = [model.llm_gmac(index) for index in range(exits)]
-    return tuple(
-        (float(average), _solved_for(calibration, model, float(average), float(costs[-1]), reference))
-        for average in np.linspace(float(costs[first]), float(costs[-1]), POINTS)
-    )
-
-
-def _solved_for(
-    calibration: Calibration, model: CostModel, average: float, full: float, reference: Sequence[float]
-) -> float:
-    costs, blind = calibration.costs(model, len(reference)), blind_exits(model.config)
-    low, high = average, full
+    costs, reference = calibration.costs(model, exits), [model.llm_gmac(index) for index in range(exits)]
+    low, high = average_llm_gmac, float(costs[-1].mean())
     for _ in range(BISECTIONS):
         middle = (low + high) / 2.0
-        thresholds, _ = thresholds_for_average(calibration.values, costs, middle, blind)
-        spent = paced_mean(calibration, model, thresholds, Pace.of(thresholds, average, reference))
-        low, high = (middle, high) if spent <= average else (low, middle)
+        thresholds, _ = thresholds_for_average(calibration.values, costs, middle, blind_exits(model.config))
+        spent = paced_mean(calibration, model, thresholds, Pace.of(thresholds, average_llm_gmac, reference))
+        low, high = (middle, high) if spent <= average_llm_gmac else (low, middle)
     return low
