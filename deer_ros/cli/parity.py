@@ -70,8 +70,9 @@ def print_report(folder: Path, report: Report) -> None:
     if failed:
         console.print(f"[bold red]Differs[/] in {', '.join(failed)}.", highlight=False)
     else:
+        every = "Every stage" if all(result.recorded for result in report.results) else "Every recorded stage"
         console.print(
-            f"[bold green]Every stage holds[/] to {TOLERANCE:g} (relative where a recorded number is above 1); "
+            f"[bold green]{every} holds[/] to {TOLERANCE:g} (relative where a recorded number is above 1); "
             "exits, thresholds and token ids are the same.",
             highlight=False,
         )

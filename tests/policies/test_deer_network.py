@@ -11,7 +11,7 @@ from deer_policies.deer.action_head import ActionHead, HeadState, encoded_propri
 from deer_policies.deer.attention import attend
 from deer_policies.deer.backbone import DeerModel
 from deer_policies.deer.config import DeerConfig, changed
-from deer_policies.deer.language import attention_bias
+from deer_policies.deer.language import alibi_slopes, attention_bias
 from deer_policies.deer.presets import PRESETS, deer_nano, openflamingo_3b, openflamingo_9b, preset
 from deer_policies.errors import ConfigError
 
@@ -144,18 +144,26 @@ def test_closed_gates_hide_the_images(model, clips):
 def test_explicit_attention_equals_the_fused_kernel():
     generator = torch.Generator().manual_seed(0)
     q, k, v = (torch.randn(2, 4, 6, 8, generator=generator) for _ in range(3))
-    bias = attention_bias(torch.tensor([[True] * 6, [True] * 4 + [False] * 2]), heads=4)
+    bias = attention_bias(torch.tensor([[True] * 6, [True] * 4 + [False] * 2]), alibi_slopes(4))
     fused = attend(q, k, v, bias)
-    explicit = attend(q.requires_grad_(), k, v, bias)
+    trained = attend(q.clone().requires_grad_(), k, v, bias)
+    explicit = attend(q, k, v, bias, fused=False)
     torch.testing.assert_close(explicit, fused, rtol=0, atol=1e-6)
+    assert torch.equal(trained, explicit)
 
 
 def test_attention_bias():
-    bias = attention_bias(torch.tensor([[True, True, False]]), heads=2)[0]
+    bias = attention_bias(torch.tensor([[True, True, False]]), alibi_slopes(2))[0]
     inf = float("inf")
     # Slopes are 2^-4 and 2^-8; the bias grows towards the last position.
     assert bias[0].tolist() == [[-2 / 16, -inf, -inf], [-2 / 16, -1 / 16, -inf], [-2 / 16, -1 / 16, -inf]]
     assert bias[1, 1, 0] == -2 / 256
+
+
+def test_slopes_of_heads_that_are_no_power_of_two():
+    assert alibi_slopes(3).tolist() == pytest.approx([2 ** (-8 / 3), 2 ** (-16 / 3), 2**-8])
+    assert alibi_slopes(3, interleaved=True).tolist() == [2**-4, 2**-8, 2**-2]
+    assert torch.equal(alibi_slopes(8, interleaved=True), alibi_slopes(8))
 
 
 def test_a_window_equals_single_steps(model):

@@ -44,7 +44,7 @@ def held(folder: Path, *stages: str) -> list[bool]:
     with torch.inference_mode():
         for name in stages:
             found = Comparison()
-            STAGES[name](recording, found)
+            STAGES[name].replay(recording, found)
             results.append(found.result(name).holds)
     return results
 
@@ -135,8 +135,8 @@ def unmixed(head, features, proprioception, exits):
     return thresholds.action_values(head, features, proprioception, torch.zeros_like(exits))
 
 
-def not_causal(mask, heads, dtype):
-    return torch.zeros(len(mask), heads, mask.shape[1], mask.shape[1])
+def not_causal(mask, slopes, dtype):
+    return torch.zeros(len(mask), len(slopes), mask.shape[1], mask.shape[1])
 
 
 def ones(self, batch):

@@ -11,7 +11,7 @@ from torch import nn
 
 from deer_policies.deer.action_head import ActionHead, ProprioceptionEncoder
 from deer_policies.deer.config import DeerConfig
-from deer_policies.deer.language import DecoderLayer, attention_bias
+from deer_policies.deer.language import DecoderLayer, alibi_slopes, attention_bias
 from deer_policies.deer.resampler import Resampler
 from deer_policies.deer.segments import Encode, LayersToExit, Normalisation, StepSegments, max_pooled
 from deer_policies.deer.vision import VisionEncoder
@@ -57,10 +57,11 @@ class DeerModel(nn.Module):
         language = config.language
         self.normalised = Normalisation(config.preprocess)
         self.vision = VisionEncoder(config.vision)
-        self.resampler = Resampler(config.vision.dim, config.resampler)
+        fused = not config.official
+        self.resampler = Resampler(config.vision.dim, config.resampler, fused)
         self.embedding = nn.Embedding(language.vocabulary, language.dim)
         self.layers = nn.ModuleList(
-            DecoderLayer(language, config.vision.dim, index) for index in range(config.layers_to_load(exits))
+            DecoderLayer(language, config.vision.dim, index, fused) for index in range(config.layers_to_load(exits))
         )
         self.head = ActionHead(language.dim, config.head)
         count = len(self.exit_layers) if auxiliary_heads else 0
@@ -104,7 +105,9 @@ class DeerModel(nn.Module):
 
     def text(self, token_ids: torch.Tensor, token_mask: torch.Tensor) -> Text:
         """token_ids (batch, tokens) int64, token_mask (batch, tokens) bool -> `Text`."""
-        bias = attention_bias(token_mask, self.config.language.heads, self.embedding.weight.dtype)
+        language = self.config.language
+        slopes = alibi_slopes(language.heads, language.interleaved_slopes)
+        bias = attention_bias(token_mask, slopes, self.embedding.weight.dtype)
         return Text(self.embedding(token_ids), token_mask, bias)
 
     def exit_features(self, text: Text, media: torch.Tensor) -> Iterator[torch.Tensor]:

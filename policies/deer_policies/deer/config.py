@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from deer_policies.deer.settings import check_fraction, check_one_of, check_positive, from_plain, merged
 from deer_policies.errors import ConfigError
 from deer_policies.interfaces import GRIPPER_SHAPE, PROPRIOCEPTION_SIZE, STATIC_SHAPE
 
@@ -13,26 +14,6 @@ ENCODED_PROPRIOCEPTION = PROPRIOCEPTION_SIZE + 3
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 COMPATIBILITIES = ("default", "official")
-
-
-def _positive(owner: object, *names: str) -> None:
-    for name in names:
-        value = getattr(owner, name)
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise ConfigError(f"{type(owner).__name__}.{name} is {value!r}; it must be a whole number of at least 1")
-
-
-def _one_of(owner: object, name: str, allowed: tuple[str, ...]) -> None:
-    value = getattr(owner, name)
-    if value not in allowed:
-        raise ConfigError(f"{type(owner).__name__}.{name} is {value!r}; choose one of {', '.join(allowed)}")
-
-
-def _fraction(owner: object, *names: str) -> None:
-    for name in names:
-        value = getattr(owner, name)
-        if not 0.0 <= value < 1.0:
-            raise ConfigError(f"{type(owner).__name__}.{name} is {value!r}; it must be in [0, 1)")
 
 
 @dataclass(frozen=True)
@@ -54,8 +35,8 @@ class PreprocessConfig:
     std: tuple[float, float, float] = CLIP_STD
 
     def __post_init__(self) -> None:
-        _positive(self, "image_size")
-        _one_of(self, "interpolation", ("bilinear", "bicubic"))
+        check_positive(self, "image_size")
+        check_one_of(self, "interpolation", ("bilinear", "bicubic"))
         for name in ("static_shape", "gripper_shape"):
             shape = getattr(self, name)
             if len(shape) != 3 or shape[0] != shape[1] or shape[2] != 3 or shape[0] < 1:
@@ -92,9 +73,9 @@ class VisionConfig:
     class_token: bool = True
 
     def __post_init__(self) -> None:
-        _positive(self, "image_size", "patch_size", "dim", "heads", "mlp_ratio")
-        _one_of(self, "stem", ("patch", "conv"))
-        _one_of(self, "activation", ("quick_gelu", "gelu"))
+        check_positive(self, "image_size", "patch_size", "dim", "heads", "mlp_ratio")
+        check_one_of(self, "stem", ("patch", "conv"))
+        check_one_of(self, "activation", ("quick_gelu", "gelu"))
         if self.layers < 0:
             raise ConfigError(f"VisionConfig.layers is {self.layers}; it can't be negative")
         if self.dim % self.heads:
@@ -125,7 +106,7 @@ class ResamplerConfig:
     mlp_ratio: int = 4
 
     def __post_init__(self) -> None:
-        _positive(self, "latents", "layers", "heads", "head_dim", "mlp_ratio")
+        check_positive(self, "latents", "layers", "heads", "head_dim", "mlp_ratio")
 
 
 @dataclass(frozen=True)
@@ -136,6 +117,8 @@ class LanguageConfig:
         vocabulary: rows of the token embedding.
         dim, layers, heads, mlp_ratio: of the MPT blocks that are kept (layers above the last exit are never built).
         qk_norm: LayerNorm on queries and keys before the head split (MPT-1B).
+        interleaved_slopes: how ALiBi's slopes are chosen for a number of heads that is not a power of two, see
+            `language.alibi_slopes` (MPT-7B).
         cross_attention_interval: a gated cross-attention stands before layers n-1, 2n-1, ... for interval n.
         cross_attention_heads, cross_attention_head_dim: its size.
         gate_init: initial value of its gates under tanh; 0 leaves a pretrained language model as it was.
@@ -153,13 +136,14 @@ class LanguageConfig:
     cross_attention_heads: int
     cross_attention_head_dim: int
     mlp_ratio: int = 4
+    interleaved_slopes: bool = False
     gate_init: float = 0.0
     exit_interval: int = 2
     max_tokens: int = 32
     reference_tokens: int = 11
 
     def __post_init__(self) -> None:
-        _positive(
+        check_positive(
             self, "vocabulary", "dim", "layers", "heads", "mlp_ratio", "cross_attention_interval",
             "cross_attention_heads", "cross_attention_head_dim", "max_tokens", "reference_tokens",
         )  # fmt: skip
@@ -211,9 +195,9 @@ class HeadConfig:
     proprioception_std: tuple[float, ...] = (1.0,) * ENCODED_PROPRIOCEPTION
 
     def __post_init__(self) -> None:
-        _positive(self, "lstm_hidden", "lstm_layers")
-        _fraction(self, "lstm_dropout", "mlp_dropout")
-        _one_of(self, "dropout_mode", ("layerwise", "last"))
+        check_positive(self, "lstm_hidden", "lstm_layers")
+        check_fraction(self, "lstm_dropout", "mlp_dropout")
+        check_one_of(self, "dropout_mode", ("layerwise", "last"))
         if not self.mlp_dims or min(self.mlp_dims) < 1:
             raise ConfigError(f"HeadConfig.mlp_dims is {self.mlp_dims}; name at least one hidden size")
         if self.proprioception_dim < 0:
@@ -254,8 +238,8 @@ class DeerConfig:
     compatibility: str = "default"
 
     def __post_init__(self) -> None:
-        _positive(self, "views")
-        _one_of(self, "compatibility", COMPATIBILITIES)
+        check_positive(self, "views")
+        check_one_of(self, "compatibility", COMPATIBILITIES)
         if self.preprocess.image_size != self.vision.image_size:
             raise ConfigError(
                 f"images become {self.preprocess.image_size} pixels wide but vision takes {self.vision.image_size}"
@@ -296,48 +280,9 @@ class DeerConfig:
         if isinstance(values, dict) and "pool_padding" in values:
             rest = {name: value for name, value in values.items() if name != "pool_padding"}
             values = {"compatibility": COMPATIBILITIES[bool(values["pool_padding"])], **rest}
-        return _from_dict(cls, values, "policy")
-
-
-_PARTS: dict[str, type] = {
-    "preprocess": PreprocessConfig,
-    "vision": VisionConfig,
-    "resampler": ResamplerConfig,
-    "language": LanguageConfig,
-    "head": HeadConfig,
-}
-
-
-def _from_dict(kind: Any, values: Any, where: str) -> Any:
-    if not isinstance(values, dict):
-        raise ConfigError(f"{where} must be a mapping of settings; got {values!r}")
-    unknown = sorted(set(values) - {item.name for item in fields(kind)})
-    if unknown:
-        raise ConfigError(f"{where} has unknown settings {unknown}; allowed are {[item.name for item in fields(kind)]}")
-    built = {
-        name: _from_dict(_PARTS[name], value, f"{where}.{name}")
-        if name in _PARTS
-        else tuple(value)
-        if isinstance(value, list)
-        else value
-        for name, value in values.items()
-    }
-    try:
-        return kind(**built)
-    except TypeError as error:
-        raise ConfigError(f"{where}: {error}") from error
+        return from_plain(cls, values, "policy")
 
 
 def changed(config: DeerConfig, changes: dict[str, Any]) -> DeerConfig:
     """A copy with some settings changed, given as nested mappings: {'vision': {'layers': 4}}."""
-    values = config.to_dict()
-
-    def merge(into: dict[str, Any], new: dict[str, Any]) -> None:
-        for name, value in new.items():
-            if isinstance(value, dict) and isinstance(into.get(name), dict):
-                merge(into[name], value)
-            else:
-                into[name] = value
-
-    merge(values, changes)
-    return DeerConfig.from_dict(values)
+    return DeerConfig.from_dict(merged(config.to_dict(), changes))

@@ -91,6 +91,7 @@ def openflamingo_9b() -> DeerConfig:
             layers=16,
             heads=32,
             qk_norm=False,
+            interleaved_slopes=True,
             cross_attention_interval=4,
             cross_attention_heads=8,
             cross_attention_head_dim=64,

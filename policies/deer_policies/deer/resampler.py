@@ -12,8 +12,9 @@ from deer_policies.deer.config import ResamplerConfig
 class ResamplerLayer(nn.Module):
     """Latents attend to the view's tokens and to themselves, then pass a feed-forward network."""
 
-    def __init__(self, dim: int, config: ResamplerConfig) -> None:
+    def __init__(self, dim: int, config: ResamplerConfig, fused: bool) -> None:
         super().__init__()
+        self.fused = fused
         inner = config.heads * config.head_dim
         self.heads = config.heads
         self.norm_tokens = nn.LayerNorm(dim)
@@ -28,7 +29,7 @@ class ResamplerLayer(nn.Module):
         normed = self.norm_latents(latents)
         k, v = self.to_kv(torch.cat([self.norm_tokens(tokens), normed], dim=1)).chunk(2, dim=-1)
         q = split_heads(self.to_q(normed), self.heads)
-        attended = attend(q, split_heads(k, self.heads), split_heads(v, self.heads))
+        attended = attend(q, split_heads(k, self.heads), split_heads(v, self.heads), fused=self.fused)
         latents = latents + self.to_out(attended.transpose(1, 2).flatten(2))
         return latents + self.feed_forward(latents)
 
@@ -36,10 +37,10 @@ class ResamplerLayer(nn.Module):
 class Resampler(nn.Module):
     """Tokens of one view -> a fixed number of latents; the same weights serve every view."""
 
-    def __init__(self, dim: int, config: ResamplerConfig) -> None:
+    def __init__(self, dim: int, config: ResamplerConfig, fused: bool = True) -> None:
         super().__init__()
         self.latents = nn.Parameter(torch.randn(config.latents, dim))
-        self.layers = nn.ModuleList(ResamplerLayer(dim, config) for _ in range(config.layers))
+        self.layers = nn.ModuleList(ResamplerLayer(dim, config, fused) for _ in range(config.layers))
         self.norm = nn.LayerNorm(dim)
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:

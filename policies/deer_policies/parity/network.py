@@ -11,11 +11,12 @@ from deer_policies.deer.tokenizer import Tokenizer
 from deer_policies.parity.comparison import Comparison
 from deer_policies.parity.recording import Recording
 
+PADDED = r"hidden_b(\d+)_padded"
+"""Keys of the hidden states of padded batches, with the size of the batch."""
+
 
 def prompt(recording: Recording, found: Comparison) -> None:
     """Texts -> prompts -> token ids and mask, with the recorded vocabulary."""
-    if not recording.has("vocab"):
-        return
     vocabulary = {token: recording.setting(f"vocab/{token}") for token in recording.below("vocab")}
     core = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, unk_token="<unk>"))
     core.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
@@ -29,8 +30,6 @@ def prompt(recording: Recording, found: Comparison) -> None:
 
 def preprocessing(recording: Recording, found: Comparison) -> None:
     """Camera images -> resized and normalised."""
-    if not recording.has("raw_rgb"):
-        return
     for step, recorded in enumerate(recording.images):
         raw = recording.array("raw_rgb")[step], recording.array("raw_grip")[step]
         views = recording.model.normalised(stack_views(*raw, recording.config.preprocess))
@@ -95,4 +94,4 @@ def _batches(recording: Recording) -> list[int]:
 
 def _padded(recording: Recording) -> list[tuple[str, int]]:
     """Keys of the hidden states of padded batches, with the size of the batch."""
-    return [(match[0], int(match[1])) for match in recording.top(r"hidden_b(\d+)_padded")]
+    return [(match[0], int(match[1])) for match in recording.top(PADDED)]

@@ -25,6 +25,8 @@ from deer_policies.errors import CheckpointError, ConfigError
 CROSS_HEAD_DIM = 64
 """Size of an attention head in OpenFlamingo's resampler and cross-attention; shapes don't tell it."""
 SHOWN_KEYS = 3
+NOTES = ("cfg/window", "cfg/llm_name", "cfg/exit_dropout", "cfg/lstm_dropout")
+"""Settings that change nothing that is replayed: the arrays tell the window, the names the language model."""
 FINAL_NORM = "lang_encoder.transformer.norm_f.weight"
 """MPT-7B's code applies this norm behind the last layer where nothing exits; MPT-1B's `ln_f` is never applied."""
 
@@ -92,15 +94,15 @@ class Recording:
         return [match for name in names if (match := re.fullmatch(pattern, name))]
 
     def unused(self) -> list[str]:
-        """Keys that no stage has asked for, N for numbers, and 'first/...' where they are many; settings left out."""
-        names = sorted(name for name in set(self._arrays) - self._used if not name.startswith("cfg/"))
+        """Keys that nothing has asked for, N for numbers, and 'first/...' where they are many; settings one by one."""
+        names = sorted(set(self._arrays) - self._used - set(NOTES))
         patterns: dict[str, set[str]] = {}
         for name in names:
             patterns.setdefault(name.split("/")[0], set()).add(re.sub(r"\b\d+\b", "N", name))
         return [
             pattern
             for first, found in patterns.items()
-            for pattern in (sorted(found) if len(found) <= SHOWN_KEYS else [f"{first}/..."])
+            for pattern in (sorted(found) if len(found) <= SHOWN_KEYS or first == "cfg" else [f"{first}/..."])
         ]
 
     @cached_property
@@ -127,9 +129,8 @@ class Recording:
 
     def _config(self) -> DeerConfig:
         sizes = _Sizes(self.folder / "weights.safetensors", self.weights)
-        layers = self.setting("cfg/early_exit_layer") + 1
-        if layers <= 0:
-            layers += self.setting("cfg/n_layers")
+        last, all_layers = self.setting("cfg/early_exit_layer"), self.setting("cfg/n_layers")
+        layers = last + 1 if last >= 0 else all_layers + last + 1
         self._agrees(
             {
                 "img": sizes.vision["image_size"],
@@ -212,6 +213,7 @@ class _Sizes:
             "vocabulary": vocabulary,
             "dim": dim,
             "qk_norm": "layers.0.block.q_norm.weight" in self._shapes,
+            "interleaved_slopes": "layers.0.block.q_norm.weight" not in self._shapes,
             "cross_attention_interval": first + 1,
             "cross_attention_heads": self._of(f"layers.{first}.cross_attention.to_q.weight")[0] // CROSS_HEAD_DIM,
             "cross_attention_head_dim": CROSS_HEAD_DIM,

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 
-from deer_policies.deer.exits import ExitRule, ThresholdRule, run_to_exit
-from deer_policies.parity.comparison import Comparison
+from deer_policies.deer.exits import ThresholdRule, run_to_exit
+from deer_policies.parity.comparison import TOLERANCE, Comparison
 from deer_policies.parity.recording import Recording
 
 CHECKED = -1.0
 """A threshold that no distance is below, at an exit whose distance is computed all the same."""
+STAGED, LIMITED = r"dyn_stage(\d+)", r"dyn_max(\d+)"
+"""Keys of runs that ask at every nth step only, and of runs that may use so many layers only."""
+RuleAt = Callable[[int, list[int]], ThresholdRule]
+"""Gives the rule of a step from its number and the positions of the exits taken so far."""
 
 
 def exit_layers(recording: Recording, found: Comparison) -> None:
@@ -20,7 +26,7 @@ def exit_layers(recording: Recording, found: Comparison) -> None:
     found.same("exit_ids", recording.exit_layers, recording.array("exit_ids"))
 
 
-def _always(rule: ExitRule) -> Callable[[int, list[int]], ExitRule]:
+def _always(rule: ThresholdRule) -> RuleAt:
     return lambda step, taken: rule
 
 
@@ -40,19 +46,19 @@ def mixed_exits(recording: Recording, found: Comparison) -> None:
 
 def dynamic_exits(recording: Recording, found: Comparison) -> None:
     """Exits chosen by thresholds, all layers allowed; and with thresholds that no exit meets."""
-    rule = _threshold_rule(recording)
-    _rollout(recording, found, "dyn", lambda step, taken: rule)
-    never = ThresholdRule((CHECKED,) * len(recording.exit_layers))
-    _rollout(recording, found, "dyn_never", lambda step, taken: never)
+    _rollout(recording, found, "dyn", _always(_threshold_rule(recording)))
+    if recording.has("dyn_never"):
+        never = ThresholdRule((CHECKED,) * len(recording.exit_layers))
+        _rollout(recording, found, "dyn_never", _always(never))
 
 
 def stage_reuse(recording: Recording, found: Comparison) -> None:
     """Thresholds asked at every nth step only; the steps between take the same exit again."""
     rule = _threshold_rule(recording)
-    for match in recording.top(r"dyn_stage(\d+)"):
+    for match in recording.top(STAGED):
         steps = int(match[1])
 
-        def reused(step: int, taken: list[int], steps: int = steps) -> ExitRule:
+        def reused(step: int, taken: list[int], steps: int = steps) -> ThresholdRule:
             return ThresholdRule.fixed(taken[-1]) if step % steps else rule
 
         _rollout(recording, found, match[0], reused)
@@ -60,7 +66,7 @@ def stage_reuse(recording: Recording, found: Comparison) -> None:
 
 def limited_layers(recording: Recording, found: Comparison) -> None:
     """Thresholds with only so many layers allowed (max_layer)."""
-    for match in recording.top(r"dyn_max(\d+)"):
+    for match in recording.top(LIMITED):
         # The run stops at the first exit that is not below the last allowed layer.
         below = sum(layer < int(match[1]) - 1 for layer in recording.exit_layers)
         rule = _threshold_rule(recording).limited(below + 1)
@@ -86,21 +92,52 @@ def _threshold_rule(recording: Recording) -> ThresholdRule:
     return ThresholdRule(tuple(max(float(value), CHECKED) for value in recording.array("dyn_thresholds")))
 
 
-def _rollout(recording: Recording, found: Comparison, key: str, rule_at: Callable[[int, list[int]], ExitRule]) -> None:
-    """Runs the recorded steps and compares exits, distances, actions and the head's last state.
+@dataclass(frozen=True)
+class _Recorded:
+    """In place of an exit criterion: the distances of a step as they were recorded; candidates are exit numbers."""
 
-    Args:
-        recording: has the run under `key`.
-        found: where the comparisons go.
-        key: of the run.
-        rule_at: gives the rule of a step from its number and the positions of the exits taken so far.
+    distances: list[float]
+
+    def distance(self, previous: Any, current: Any, step: int) -> torch.Tensor:
+        return torch.tensor(self.distances[current], dtype=torch.float64)
+
+
+def _exit_for(rule: ThresholdRule, distances: list[float]) -> int:
+    """Position of the exit that the rule takes on recorded distances; -1 if it would go on behind the last of them."""
+    rule = ThresholdRule(rule.thresholds, _Recorded(distances))
+    stops = (rule.decide(range(-1, position + 1), 0).stop for position in range(len(distances)))
+    return next((position for position, stop in enumerate(stops) if stop), -1)
+
+
+def _settled(rule: ThresholdRule, distances: list[float]) -> ThresholdRule:
+    """The rule with thresholds moved away from recorded distances that are as good as equal to them.
+
+    There the last bit of a distance would decide, which is not the same on every machine. What the rule makes of
+    equal numbers is compared on the recorded ones, see `_exit_for`.
     """
+    thresholds = list(rule.thresholds)
+    for position, distance in enumerate(distances[: len(thresholds)]):
+        if abs(distance - thresholds[position]) <= TOLERANCE:
+            margin = 2.0 * TOLERANCE
+            thresholds[position] = distance + (margin if distance <= thresholds[position] else -margin)
+    return ThresholdRule(tuple(thresholds))
+
+
+def _rollout(recording: Recording, found: Comparison, key: str, rule_at: RuleAt) -> None:
+    """Runs the recorded steps and compares exits, distances, actions and the head's last state."""
     model, text = recording.model, recording.text(1)
     state, taken = model.head.initial_state(1), list[int]()
     poses, probabilities = recording.tensor(f"{key}/pose"), recording.tensor(f"{key}/grip_prob")
     actions = recording.array(f"{key}/env_action_fp16") if recording.has(f"{key}/env_action_fp16") else None
+    exits = recording.array(f"{key}/exit").tolist()
     for step in range(len(poses)):
         rule = rule_at(step, taken)
+        checked: list[float] = []
+        if recording.has(f"{key}/deltas"):
+            checked = recording.array(f"{key}/deltas/{step}").tolist()
+        if checked:
+            found.same(f"{key}/deltas", recording.exit_layers[_exit_for(rule, checked)], exits[step])
+            rule = _settled(rule, checked)
         media = model.media(recording.images[step : step + 1])
         candidates, distances = run_to_exit(model, text, media, None, state, rule, step)
         pose, logit, state = candidates[-1].output
@@ -108,14 +145,12 @@ def _rollout(recording: Recording, found: Comparison, key: str, rule_at: Callabl
         found.near(f"{key}/pose", pose[0], poses[step])
         found.near(f"{key}/grip_prob", logit.sigmoid(), probabilities[step])
         if recording.has(f"{key}/deltas"):
-            recorded = recording.tensor(f"{key}/deltas/{step}")
-            if len(rule.thresholds) == 1:
-                # With a single exit in use nothing depends on its distance, and ours is not computed.
-                recorded = recorded[: len(distances)]
+            # With a single exit in use nothing depends on its distance, and ours is not computed.
+            recorded = torch.tensor(checked if len(rule.thresholds) > 1 else [], dtype=torch.float64)
             found.near(f"{key}/deltas", recorded.new_tensor(distances), recorded)
         if actions is not None:
             _compare_action(found, f"{key}/env_action_fp16", pose[0], float(logit), actions[step])
-    found.same(f"{key}/exit", [recording.exit_layers[position] for position in taken], recording.array(f"{key}/exit"))
+    found.same(f"{key}/exit", [recording.exit_layers[position] for position in taken], exits)
     found.near(f"{key}/lstm_h", state.hidden, recording.array(f"{key}/lstm_h"))
     found.near(f"{key}/lstm_c", state.cell, recording.array(f"{key}/lstm_c"))
 
