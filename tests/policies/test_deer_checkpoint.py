@@ -63,6 +63,12 @@ def rewritten(path, change_tensors=lambda tensors: None, change_metadata=lambda 
     save_file(tensors, path, metadata)
 
 
+def test_equal_checkpoints_are_equal_files(checkpoint, path):
+    for name in ("second", "third", "fourth"):
+        save(path.with_name(name), checkpoint)
+        assert path.with_name(name).read_bytes() == path.read_bytes()
+
+
 def test_round_trip_is_exact(checkpoint, path):
     loaded = load(path)
     assert loaded.model.config == checkpoint.model.config

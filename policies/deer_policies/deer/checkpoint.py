@@ -62,7 +62,7 @@ class Checkpoint:
 def save(
     path: str | Path, checkpoint: Checkpoint, auxiliary_heads: bool = False, dtype: torch.dtype = torch.float32
 ) -> None:
-    """Writes a checkpoint, complete or not at all.
+    """Writes a checkpoint, complete or not at all; equal checkpoints give equal bytes.
 
     Args:
         path: of the file; its folder is made.
@@ -98,10 +98,23 @@ def save(
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         save_file(tensors, partial, metadata)
+        _sort_metadata(partial)
         partial.chmod(0o644)
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _sort_metadata(path: Path) -> None:
+    """Sorts the metadata in the header in place; the library writes them in an order of chance."""
+    with open(path, "r+b") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        ordered = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+        assert len(ordered) <= length, "the tensors begin after the header"
+        file.seek(8)
+        file.write(ordered.ljust(length))
 
 
 def _written(name: str, tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
