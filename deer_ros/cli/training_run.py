@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import os
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -49,8 +51,21 @@ class TrainingRun:
         self._processes = processes
         self._save_every_s = save_every_s
         self._config = changed(preset(recipe.preset), recipe.policy)
+        self._claim_folder()
         self._start = None if recipe.weights is None else load(recipe.weights)
         self._tokenizer = self._kept_tokenizer() if self._start is None else self._start.tokenizer
+
+    def _claim_folder(self) -> None:
+        """Keeps the recipe with what is made by it: another's episodes and phases would be taken for its own."""
+        path, ours = self._folder / "recipe.json", json.loads(json.dumps(self._recipe.to_dict()))
+        if self._processes.first and not path.exists():
+            _write(path, json.dumps(ours, indent=2))
+        self._processes.wait()
+        theirs = json.loads(path.read_text())
+        if different := sorted(name for name in ours if ours[name] != theirs.get(name)):
+            raise ConfigError(
+                f"{self._folder} holds a run with other {', '.join(different)}; choose another --work or delete it"
+            )
 
     def _kept_tokenizer(self) -> Tokenizer:
         """Trained once for a run: new wordings must not give the old words other ids."""
@@ -59,8 +74,7 @@ class TrainingRun:
             language = self._config.language
             corpus = [text for task in TASKS for text in instructions.training(task)]
             tokenizer = Tokenizer.train(corpus, language.vocabulary, language.max_tokens, self._config.lowercase)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(tokenizer.to_json())
+            _write(path, tokenizer.to_json())
         self._processes.wait()
         return Tokenizer.from_json(path.read_text())
 
@@ -177,12 +191,21 @@ class TrainingRun:
             episodes=recipe.calibration_episodes_per_task * len(recipe.tasks) * len(recipe.scenes),
             seed=recipe.seed * 100 + CALIBRATION_SEED,
             average_llm_gmac=recipe.average_llm_gmac,
+            max_steps=recipe.calibration_max_steps,
         )
         calibration = calibrate_in_simulation(self._policy_of("heads"), plan, self._folder, self._workers)
         budget = Budget(average_llm_gmac=recipe.average_llm_gmac)
         provenance = {"recipe": recipe.to_dict(), "seed": recipe.seed, "commit": _commit(), "torch": torch.__version__}
         save(out, Checkpoint(trainer.average, self._tokenizer, calibration, budget, provenance))
         logger.info("wrote %s", out)
+
+
+def _write(path: Path, text: str) -> None:
+    """Writes a file, complete or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial.write_text(text)
+    os.replace(partial, path)
 
 
 def _commit() -> str:

@@ -14,16 +14,19 @@ from deer_policies.deer.backbone import DeerModel
 from deer_policies.deer.budget import CostModel
 from deer_policies.deer.checkpoint import Checkpoint, find, load, load_policy, save
 from deer_policies.deer.config import DeerConfig, changed
+from deer_policies.deer.official import name_in_release
 from deer_policies.deer.policy import DeerPolicy
 from deer_policies.deer.preprocess import resize_uint8
-from deer_policies.deer.presets import deer_nano, openflamingo_3b
+from deer_policies.deer.presets import deer_nano, openflamingo_3b, openflamingo_9b
 from deer_policies.deer.stepping import example_observation
 from deer_policies.deer.thresholds import solve_thresholds
 from deer_policies.deer.tokenizer import Tokenizer
 from deer_policies.errors import ConfigError
 from deer_policies.interfaces import Budget
 from deer_policies.training.augmentation import shift_clips
-from deer_policies.training.recipe import Optimisation
+from deer_policies.training.episodes import Windows
+from deer_policies.training.optimiser import make_optimiser
+from deer_policies.training.recipe import Optimisation, Phase
 from deer_policies.training.trainer import Trainer
 
 OFFICIAL = {"compatibility": "official"}
@@ -116,6 +119,46 @@ class TestShifts:
         with pytest.raises(ZeroDivisionError):
             trainer._drawer.draw(windows)
         assert asked == [official]
+
+
+class TestTraining:
+    @pytest.mark.parametrize("official", [False, True])
+    def test_weight_decay_goes_by_names_in_the_release(self, official):
+        """facts, section 8.6: a norm is decayed, too, whose name (ff.0.weight) does not say that it is one."""
+        with torch.device("meta"):
+            model = DeerModel(changed(openflamingo_9b(), OFFICIAL if official else {}))
+        settings = Optimisation(weight_decay=0.1, decayed="cross_attention", frozen=("vision", "decoder"))
+        groups = make_optimiser(model, Phase(1, 1e-4), settings).param_groups
+        names = {parameter: name for name, parameter in model.named_parameters()}
+        decayed = {names[parameter] for group in groups if group["weight_decay"] for parameter in group["params"]}
+        spared = ("ff_gate", "attn_gate", "norm", "bias")
+        in_release = {name: name_in_release(name, model.config) for name in names.values() if "layers." in name}
+        ruled = {
+            ours
+            for ours, name in in_release.items()
+            if "gated_cross_attn_layer" in name and not any(word in name for word in spared)
+        }
+        norms = {ours for ours in ruled if in_release[ours].endswith(".ff.0.weight")}
+        assert len(norms) == 4
+        assert decayed == (ruled if official else ruled - norms)
+
+    @pytest.mark.parametrize("official", [False, True])
+    def test_segments_change_at_one_step_of_a_batch_in_the_release(self, tokenizer, tmp_path, official):
+        config = changed(deer_nano(), OFFICIAL if official else {})
+        trainer = Trainer(DeerModel(config), tokenizer, Optimisation(shift_px=(0, 0)), tmp_path, seed=0)
+        steps = (16, 12)
+        windows = Windows(
+            np.zeros((*steps, 2, 3, 96, 96), np.uint8),
+            np.zeros((*steps, 15), np.float32),
+            np.zeros((*steps, 7), np.float32),
+            np.ones(steps, np.float32),
+            ["open the drawer"] * 16,
+            np.ones(16, bool),
+        )
+        exits = trainer._drawer.draw(windows).exits["segments"]
+        changes = (exits[:, 1:] != exits[:, :-1]).nonzero()
+        assert len(changes) > 8
+        assert (len(changes[:, 1].unique()) == 1) == official
 
 
 class TestLoadedLayers:

@@ -102,6 +102,41 @@ def test_schedules():
     assert scheduled_rate(cosine, 99) == pytest.approx(0.2, abs=0.001)
 
 
+def test_every_update_has_the_rate_of_its_step(tiny, tmp_path, monkeypatch):
+    trainer, seen = tiny.trainer(tmp_path), []
+    update, phase = trainer.update, Phase(6, 1e-2, 3, head_rate_scale=0.25)
+
+    def noting(batch, optimiser):
+        seen.append({group["scale"]: group["lr"] for group in optimiser.param_groups})
+        return update(batch, optimiser)
+
+    monkeypatch.setattr(trainer, "update", noting)
+    trainer.run(phase, tiny.streams(), "joint")
+    rates = [scheduled_rate(phase, step) for step in range(6)]
+    assert seen == [{1.0: rate, 0.25: 0.25 * rate} for rate in rates]
+
+
+def test_gradients_are_clipped_by_their_norm_over_all_parameters(tiny, tmp_path):
+    trainer = tiny.trainer(tmp_path, tiny.settings(clip_norm=1e-3))
+    found = trainer.update(fixed_batches(tiny)[0], make_optimiser(trainer.model, Phase(1, 1e-3), tiny.settings()))
+    gradients = [parameter.grad for parameter in trainer.model.parameters() if parameter.grad is not None]
+    assert found["gradient_norm"] > 1e-2
+    assert torch.nn.utils.get_total_norm(gradients).item() == pytest.approx(1e-3, rel=1e-3)
+
+
+@pytest.mark.parametrize(("steps_done", "kept"), [(0, 0.1), (1000, 0.9)])
+def test_a_young_average_follows_quickly_and_an_old_one_as_the_recipe_says(tiny, tmp_path, steps_done, kept):
+    trainer = tiny.trainer(tmp_path, tiny.settings(ema_decay=0.9))
+    trainer.steps_done = steps_done
+    before = copied(trainer.average)
+    trainer.update(fixed_batches(tiny)[0], make_optimiser(trainer.model, Phase(1, 1e-2), tiny.settings()))
+    after = trainer.average.state_dict()
+    assert differing(before, after)
+    for name, parameter in trainer.model.named_parameters():
+        expected = kept * before[name] + (1.0 - kept) * parameter
+        torch.testing.assert_close(after[name], expected, rtol=0.0, atol=1e-6)
+
+
 def test_the_papers_recipe_trains_what_the_paper_trains(tiny, tmp_path):
     """OpenFlamingo-3B's own recipe and classes, at a size that fits here."""
     recipe = load_recipe(RECIPES / "openflamingo-3b.yaml")
@@ -336,10 +371,17 @@ def part_of_batch(batch, rows):
 
 
 def two_updates(tiny, folder, processes, rows, initial=0):
-    trainer = tiny.trainer(folder, tiny.settings(precision="float32"), initial=initial, processes=processes)
-    optimiser = make_optimiser(trainer.model, Phase(2, 1e-3), tiny.settings())
-    found = [trainer.update(part_of_batch(batch, rows), optimiser) for batch in fixed_batches(tiny)]
-    return {"model": trainer.model.state_dict(), "average": trainer.average.state_dict(), "found": found}
+    settings = tiny.settings(precision="float32", clip_norm=0.1)
+    trainer = tiny.trainer(folder, settings, initial=initial, processes=processes)
+    optimiser = make_optimiser(trainer.model, Phase(2, 1e-3), settings)
+    found, gradients = [], []
+    for batch in fixed_batches(tiny):
+        found.append(trainer.update(part_of_batch(batch, rows), optimiser))
+        gradients.append({name: p.grad.clone() for name, p in trainer.model.named_parameters() if p.grad is not None})
+    episodes = [tiny.episode(steps, seed=steps) for steps in (4, 7, 11)]
+    held_out = held_out_loss(trainer.average, tiny.tokenizer(tiny.config()), episodes, settings, 3, trainer._processes)
+    weights = {"model": trainer.model.state_dict(), "average": trainer.average.state_dict()}
+    return {**weights, "gradients": gradients, "found": found, "held_out": held_out}
 
 
 def one_of_two(tiny, folder, rank):
@@ -367,6 +409,11 @@ def test_two_processes_do_what_one_does_on_the_joined_batch(tiny, tmp_path):
         assert not differing(first[part], second[part])
         for name, value in single[part].items():
             torch.testing.assert_close(first[part][name], value, rtol=0.0, atol=1e-6)
+    for ours, theirs, expected in zip(*(each["gradients"] for each in (first, second, single)), strict=True):
+        assert len(expected) > 50
+        assert not differing(ours, theirs)
+        torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-7)
+    assert first["held_out"] == second["held_out"] == pytest.approx(single["held_out"], rel=1e-6)
     for ours, theirs, expected in zip(first["found"], second["found"], single["found"], strict=True):
         assert {name: ours[name] + theirs[name] for name in ours} == pytest.approx(expected, rel=1e-4)
 

@@ -13,10 +13,12 @@ from deer_policies.deer.tokenizer import Tokenizer
 from deer_policies.errors import ConfigError
 from deer_policies.training.augmentation import jitter_clips, shift_clips
 from deer_policies.training.calibration import calibrate, encode
+from deer_policies.training.drawing import BatchDrawer
 from deer_policies.training.episodes import EpisodeStreams, load_episode, save_episode
 from deer_policies.training.exit_sampling import gather_exits, segment_exits, uniform_exits
 from deer_policies.training.language_pretraining import pretrain_language
 from deer_policies.training.losses import action_loss
+from deer_policies.training.objective import head_losses, total_loss
 from deer_policies.training.recipe import LanguagePhase, Optimisation, load_recipe
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
@@ -33,6 +35,68 @@ def test_loss_is_zero_for_a_perfect_prediction_and_ignores_padding():
     pose[0, 1] = 0.5
     assert action_loss(pose, logit, target, weight, 0.01) == pytest.approx(0.125 / 3)
     assert action_loss(pose * 0, -logit, target, weight, 0.01) == pytest.approx(0.5)
+
+
+def test_losses_of_all_heads_are_added_the_auxiliary_ones_by_their_factor():
+    losses = {"uniform": torch.tensor(1.0), "segments": torch.tensor(2.0), "auxiliary_0": torch.tensor(4.0)}
+    assert total_loss(losses, Optimisation()) == 7.0
+    assert total_loss(losses, Optimisation(auxiliary_weight=0.25)) == 4.0
+
+
+def windows_of(tiny, streams=8):
+    return EpisodeStreams([tiny.episode(6)], streams, 6, np.random.default_rng(0)).next()
+
+
+def test_a_batch_is_drawn_with_what_the_recipe_asks_for_and_nothing_else(tiny):
+    config, windows = tiny.config(), windows_of(tiny)
+    tokenizer = tiny.tokenizer(config)
+
+    def drawn(**changes):
+        return BatchDrawer(tokenizer, tiny.settings(word_dropout=0.0, **changes), 4, (1,)).draw(windows)
+
+    plain, bright = drawn(), drawn(brightness=0.3)
+    assert torch.equal(plain.images, torch.from_numpy(windows.images))
+    assert not torch.equal(bright.images, plain.images)
+    assert not torch.equal(drawn(shift_px=(2, 0)).images[:, :, 0], plain.images[:, :, 0])
+    assert torch.equal(plain.target, torch.from_numpy(windows.labels))
+    assert [len(tokenizer.encode(text)) for text in windows.instructions] == plain.token_mask.sum(1).tolist()
+    assert set(plain.exits) == {"uniform", "segments"}
+    assert set(drawn(samplings=("segments",)).exits) == {"segments"}
+
+
+def test_words_are_left_out_but_never_all(tiny):
+    tokenizer, windows = tiny.tokenizer(tiny.config()), windows_of(tiny, streams=64)
+    batch = BatchDrawer(tokenizer, tiny.settings(word_dropout=0.7), 4, (1,)).draw(windows)
+    lengths, nothing = batch.token_mask.sum(1), len(tokenizer.encode(""))
+    assert lengths.min() > nothing
+    assert sum(int(n) < len(tokenizer.encode(text)) for n, text in zip(lengths, windows.instructions, strict=True)) > 20
+
+
+@pytest.fixture(scope="module")
+def model(tiny):
+    torch.manual_seed(0)
+    return DeerModel(tiny.config()).eval()
+
+
+def losses_of(tiny, model, states=None, starts=True, precision="float32"):
+    settings = tiny.settings(precision=precision)
+    batch = BatchDrawer(tiny.tokenizer(model.config), settings, len(model.exit_layers), (1,)).draw(windows_of(tiny))
+    batch = replace(batch, starts=torch.full((8,), starts))
+    with torch.no_grad():
+        return head_losses(model, batch, states or {}, settings)
+
+
+def test_recurrent_states_go_on_except_where_a_stream_starts_anew(tiny, model):
+    fresh, states = losses_of(tiny, model)
+    assert losses_of(tiny, model, states, starts=True)[0] == fresh
+    went_on, _ = losses_of(tiny, model, states, starts=False)
+    assert all(went_on[name] != fresh[name] for name in fresh)
+
+
+def test_half_precision_is_used_where_the_recipe_says(tiny, model):
+    whole, half = (losses_of(tiny, model, precision=precision)[0] for precision in ("float32", "bfloat16"))
+    assert all(half[name] != whole[name] for name in whole)
+    assert all(half[name].item() == pytest.approx(whole[name].item(), rel=0.05) for name in whole)
 
 
 def test_uniform_exits_change_from_step_to_step_and_segments_have_at_most_two():
@@ -182,6 +246,11 @@ def test_committed_recipes_can_be_read(path):
         ("optimisation: {samplings: []}", "'uniform' and 'segments'"),
         ("heads: {steps: 0, learning_rate: 1.0}", "steps >= 1"),
         ("heads: {steps: 1, learning_rate: 1.0, schedule: stairs}", "'stairs'; allowed are cosine, constant"),
+        ("optimisation: {batch: 0}", "batch, window >= 1"),
+        ("optimisation: {clip_norm: 0.0}", "clip_norm > 0"),
+        ("optimisation: {weight_decay: -1.0}", "weight_decay >= 0"),
+        ("calibration_max_steps: 0", "both must be at least 1"),
+        ("calibration_episodes_per_task: 0", "both must be at least 1"),
         ("optimisation: {frozen: [arm]}", "'arm'; allowed are vision, resampler"),
         ("optimisation: {decayed: gates}", "'gates'; allowed are all, cross_attention"),
         ("optimisation: {precision: int8}", "'int8'; allowed are bfloat16, float32"),

@@ -1,4 +1,4 @@
-"""`deer train` from end to end on a tiny policy and episodes made up beforehand, so that no simulator runs."""
+"""`deer train` from end to end on a tiny policy and demonstrations made up beforehand; only calibration simulates."""
 
 from __future__ import annotations
 
@@ -41,6 +41,7 @@ RECIPE = {
     "optimisation": {"batch": 4, "window": 5},
     "validation": {"episodes_per_task": 1, "every": 20, "patience": 9},
     "calibration_episodes_per_task": 1,
+    "calibration_max_steps": 3,
 }
 
 
@@ -49,7 +50,7 @@ def prepared(folder: Path, **changes: object) -> list[str]:
     folder.mkdir()
     (folder / "recipe.yaml").write_text(yaml.safe_dump({**RECIPE, **changes}))
     rng = np.random.default_rng(0)
-    for name, count in (("round-0", 2), ("validation", 1), ("calibration", 1)):
+    for name, count in (("round-0", 2), ("validation", 1)):
         for plan in plan_round(folder / "work/tiny/episodes" / name, ("D",), TASKS, count, 0):
             steps = int(rng.integers(8, 14))
             images = rng.integers(0, 256, (steps, 2, 3, 32, 32), dtype=np.uint8)
@@ -170,6 +171,14 @@ def test_training_starts_from_given_weights(whole: Path, tmp_path: Path) -> None
     weights = [name for name in before if not name.startswith("calibration.")]
     assert len(weights) > 50
     assert all(torch.allclose(before[name], after[name], atol=1e-6) for name in weights)
+
+
+def test_a_folder_of_another_recipe_is_refused(whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = prepared(tmp_path / "changed", seed=4, heads={"steps": 6, "learning_rate": 1.0e-3})
+    arguments[arguments.index("--work") + 1] = str(whole / "work")
+    assert main(arguments) == 2
+    assert "holds a run with other heads, seed;" in capsys.readouterr().err
+    assert not (tmp_path / "changed/out.safetensors").exists()
 
 
 def test_weights_that_do_not_fit_the_recipe_are_refused(

@@ -26,26 +26,26 @@ class BatchDrawer:
         settings: Optimisation,
         exits: int,
         seed: Sequence[int],
-        official_shifts: bool = False,
+        official: bool = False,
     ) -> None:
         """Args:
         tokenizer: turns instructions into ids.
         settings: see `Optimisation`.
         exits: of the model.
         seed: of all draws.
-        official_shifts: as the official code draws them; see `shift_clips`.
+        official: draw shifts and segments as the released code does; see `shift_clips` and `segment_exits`.
         """
         self._tokenizer = tokenizer
         self._settings = settings
         self._exits = exits
-        self._official_shifts = official_shifts
+        self._official = official
         self._rng = np.random.default_rng(seed)
         self._generator = torch.Generator().manual_seed(torch_seed(seed))
 
     def draw(self, windows: Windows) -> Batch:
         """The batch of an update, on the CPU."""
         settings, generator = self._settings, self._generator
-        images = shift_clips(torch.from_numpy(windows.images), settings.shift_px, generator, self._official_shifts)
+        images = shift_clips(torch.from_numpy(windows.images), settings.shift_px, generator, self._official)
         images = jitter_clips(images, settings.brightness, generator)
         batch, window = windows.weight.shape
         ids, mask = self._tokenizer.encode_batch([self._drop_words(text) for text in windows.instructions])
@@ -57,7 +57,7 @@ class BatchDrawer:
             target=torch.from_numpy(windows.labels),
             weight=torch.from_numpy(windows.weight),
             starts=torch.from_numpy(windows.starts),
-            exits=draw_exits(settings.samplings, batch, window, self._exits, generator),
+            exits=draw_exits(settings.samplings, batch, window, self._exits, generator, self._official),
         )
 
     def _drop_words(self, text: str) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -16,25 +17,28 @@ def uniform_exits(batch: int, window: int, exits: int, generator: torch.Generato
     return torch.randint(exits, (batch, window), generator=generator)
 
 
-def segment_exits(batch: int, window: int, exits: int, generator: torch.Generator) -> torch.Tensor:
+def segment_exits(
+    batch: int, window: int, exits: int, generator: torch.Generator, official: bool = False
+) -> torch.Tensor:
     """One exit up to a random step and another one after it (the paper's second sampling): (batch, window) int64.
 
-    The step is drawn for each sample, where the official code draws one for the whole batch.
+    The step is drawn for each sample; the released code draws one for the whole batch, as `official` does.
     """
-    boundary = torch.randint(1, window + 1, (batch, 1), generator=generator)
+    boundary = torch.randint(1, window + 1, (1 if official else batch, 1), generator=generator)
     drawn = torch.randint(exits, (batch, 2), generator=generator)
     in_first = torch.arange(window).expand(batch, window) < boundary
     return torch.where(in_first, drawn[:, :1], drawn[:, 1:])
 
 
-SAMPLERS = {"uniform": uniform_exits, "segments": segment_exits}
-
-
 def draw_exits(
-    samplings: Iterable[str], batch: int, window: int, exits: int, generator: torch.Generator
+    samplings: Iterable[str], batch: int, window: int, exits: int, generator: torch.Generator, official: bool = False
 ) -> dict[str, torch.Tensor]:
-    """The exits of each sampling by its name, see `SAMPLERS`."""
-    return {name: SAMPLERS[name](batch, window, exits, generator) for name in samplings}
+    """The exits of each sampling by its name, 'uniform' or 'segments'; `official` as in `segment_exits`."""
+    samplers: dict[str, Callable[..., torch.Tensor]] = {
+        "uniform": uniform_exits,
+        "segments": partial(segment_exits, official=official),
+    }
+    return {name: samplers[name](batch, window, exits, generator) for name in samplings}
 
 
 def gather_exits(features: torch.Tensor, exits: torch.Tensor) -> torch.Tensor:

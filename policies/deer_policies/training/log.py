@@ -32,7 +32,9 @@ class TrainingLog:
         self._path = folder / "log.jsonl"
         lines = self._path.read_text().split("\n")[:-1] if self._path.exists() else []
         kept = [line for line in lines if json.loads(line)["total_steps"] <= steps_done]
-        self._path.write_text("".join(f"{line}\n" for line in kept))
+        partial = folder / f".log.jsonl.{os.getpid()}"
+        partial.write_text("".join(f"{line}\n" for line in kept))
+        os.replace(partial, self._path)
         self._board = SummaryWriter(
             str(folder / "tensorboard"), purge_step=steps_done + 1, filename_suffix=f".{phase}.{os.getpid()}"
         )

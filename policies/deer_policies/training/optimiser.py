@@ -10,6 +10,8 @@ from deer_policies.deer.backbone import DeerModel
 from deer_policies.training.recipe import Optimisation, Phase
 
 HEADS = "heads"
+DECAYED_IN_THE_RELEASE = ".cross_attention.feed_forward.norm.weight"
+"""Not a matrix, but a norm whose name there does not say so."""
 
 
 def part_of(name: str) -> str:
@@ -33,7 +35,8 @@ def make_optimiser(model: DeerModel, phase: Phase, settings: Optimisation) -> to
         parameter.requires_grad_(not frozen)
         if not parameter.requires_grad:
             continue
-        decays = parameter.ndim >= 2 and (settings.decayed == "all" or part == settings.decayed)
+        matrix = parameter.ndim >= 2 or (model.config.official and name.endswith(DECAYED_IN_THE_RELEASE))
+        decays = matrix and (settings.decayed == "all" or part == settings.decayed)
         scale = phase.head_rate_scale if part == HEADS else 1.0
         groups.setdefault((settings.weight_decay if decays else 0.0, scale), []).append(parameter)
     entries = [

@@ -120,6 +120,8 @@ class Optimisation:
         _among("decayed", [self.decayed], ("all", "cross_attention"))
         _among("frozen", self.frozen, PARTS)
         _among("precision", [self.precision], ("bfloat16", "float32"))
+        if min(self.batch, self.window) < 1 or self.clip_norm <= 0.0 or self.weight_decay < 0.0:
+            raise ConfigError(f"training needs batch, window >= 1, clip_norm > 0, weight_decay >= 0; got {self}")
         if not 0.0 <= self.ema_decay < 1.0:
             raise ConfigError(f"ema_decay is {self.ema_decay}; it must be in [0, 1)")
         if not 0.0 <= self.word_dropout < 1.0:
@@ -161,6 +163,7 @@ class Recipe:
         optimisation: see `Optimisation`.
         validation: see `Validation`; None trains every phase to its end.
         calibration_episodes_per_task: episodes for the exit thresholds, kept apart from training.
+        calibration_max_steps: control steps after which such an episode ends unsolved.
         average_llm_gmac: budget that the checkpoint starts with; None for no limit.
     """
 
@@ -177,6 +180,7 @@ class Recipe:
     weights: str | None = None
     validation: Validation | None = None
     calibration_episodes_per_task: int = 5
+    calibration_max_steps: int = 360
     average_llm_gmac: float | None = None
 
     def __post_init__(self) -> None:
@@ -186,6 +190,11 @@ class Recipe:
             raise ConfigError("a recipe names both weights and a language phase; start from the one or the other")
         if not self.scenes or not self.tasks:
             raise ConfigError(f"scenes are {self.scenes} and tasks {self.tasks}; name at least one of each")
+        if min(self.calibration_episodes_per_task, self.calibration_max_steps) < 1:
+            raise ConfigError(
+                f"calibration has {self.calibration_episodes_per_task} episodes a task of at most "
+                f"{self.calibration_max_steps} steps; both must be at least 1"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for the checkpoint's provenance."""
