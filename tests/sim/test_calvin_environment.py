@@ -15,7 +15,9 @@ from deer_sim.calvin.replay import replay
 from deer_sim.environments import make_environment
 from tests.sim.calvin_data import complete_data, recording, some_data
 
-NAMES = [f"{scene}_walk_{number}" for scene in "ABCD" for number in (11, 12)] + [f"D_expert_{n}" for n in (0, 1, 2, 3, 5)]
+NAMES = [f"{scene}_walk_{number}" for scene in "ABCD" for number in (11, 12)] + [
+    f"D_expert_{n}" for n in (0, 1, 2, 3, 5)
+]
 STAY = np.array([0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0])
 
 
@@ -137,15 +139,15 @@ def test_damaged_data_names_the_file_or_the_setting(copied):
     with pytest.raises(SimulatorError, match=r"settings of scene D in .* are malformed: KeyError\('file'\)"):
         CalvinTable("D", copied, cameras=False)
     settings.write_text("objects: [")
-    with pytest.raises(SimulatorError, match="can't read CALVIN's settings .*calvin_scene_D.yaml"):
+    with pytest.raises(SimulatorError, match=r"can't read CALVIN's settings .*calvin_scene_D.yaml"):
         CalvinTable("D", copied, cameras=False)
     settings.write_text(intact)
     change(copied / "conf/robot/panda.yaml", lambda values: values.update(use_target_pose=False))
-    with pytest.raises(SimulatorError, match="robot.use_target_pose is False; only True is supported"):
+    with pytest.raises(SimulatorError, match=r"robot.use_target_pose is False; only True is supported"):
         CalvinTable("D", copied, cameras=False)
     (copied / "data/blocks/block_blue_big.urdf").unlink()
     change(copied / "conf/robot/panda.yaml", lambda values: values.update(use_target_pose=True))
-    with pytest.raises(SimulatorError, match="can't load .*block_blue_big.urdf"):
+    with pytest.raises(SimulatorError, match=r"can't load .*block_blue_big.urdf"):
         CalvinTable("A", copied, cameras=False)
 
 
