@@ -33,11 +33,11 @@ def test_the_status_says_whether_all_hold(
     Path(cut).write_bytes(Path(good).read_bytes()[:1000])
     assert main(["replay", good, *data]) == 0
     told = capsys.readouterr().out
-    assert "good.npz: holds; 12 steps, robot_obs 0, scene_obs 0, other tasks solved never, pictures 0 mean" in told
+    assert "good.npz: 12 steps, holds: robot_obs by 0, scene_obs by 0, the same tasks solved at every step" in told
     assert "1 of 1 recordings hold" in told
     assert main(["replay", good, bad, *data]) == 1
     told = capsys.readouterr().out
-    assert "bad.npz: DIFFERS; 12 steps, robot_obs 0, scene_obs 0.0003" in told
+    assert "bad.npz: 12 steps, DIFFERS: robot_obs by 0, scene_obs by 0.0003" in told
     assert "1 of 2 recordings hold" in told
     assert main(["replay", good, cut, *data]) == 2
     assert "can't read the recording" in capsys.readouterr().err

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from deer_policies.errors import SimulatorError
-from deer_sim.calvin.data import SOURCE, installed_data
+from deer_sim.calvin.data import SOURCE, default_data
 from deer_sim.playtable import meshes
 
 TIP = "digit_gel_only.STL"
@@ -29,8 +29,8 @@ def has_official_tips(folder: Path) -> bool:
 
 
 def _find_tip(folder: Path) -> Path | None:
-    """The fingertips' mesh in the scene data, or in those of an installed `calvin_env`."""
-    for place in (folder, installed_data()):
+    """The fingertips' mesh in the scene data, or in the default folder."""
+    for place in (folder, default_data()):
         if place is not None and (place / _TIP_FILE).is_file():
             return place / _TIP_FILE
     return None
@@ -43,7 +43,7 @@ def arm_file(folder: Path, filename: str, written: Path) -> Path:
         folder: the scene data.
         filename: of the URDF, below `data`.
         written: an empty folder. Where the data lacks the fingertips' mesh, a URDF that names another one goes there:
-            that of an installed `calvin_env`, or else one of like size and form that is computed.
+            that of the default folder (see `deer_sim.calvin.data`), or else one of like size and form that is computed.
 
     Raises:
         SimulatorError: if the URDF or another mesh is missing.

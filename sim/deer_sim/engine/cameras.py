@@ -9,7 +9,7 @@ import numpy as np
 from deer_sim.engine.robot import CAMERA_LINK, Robot
 from deer_sim.engine.scene import Lens, Scene
 
-NAME = "pybullet TinyRenderer"
+TINY, EGL = "pybullet TinyRenderer", "pybullet EGL"
 
 
 class Cameras:

@@ -21,7 +21,7 @@ SCENE_OBS_SIZE = 24
 _GRAVITY = -9.8
 
 
-def _checked(name: str, values: Any, size: int) -> np.ndarray:
+def checked(name: str, values: Any, size: int) -> np.ndarray:
     """Returns `values` as a finite float64 vector (size,)."""
     array = np.asarray(values, dtype=np.float64)
     if array.shape != (size,):
@@ -85,7 +85,7 @@ class TableEnvironment:
     @property
     def spec(self) -> EnvironmentSpec:
         """Fixed facts."""
-        renderer = drawing.NAME if self._draws else "none"
+        renderer = drawing.TINY if self._draws else "none"
         return EnvironmentSpec(self._model.name, renderer, CONTROL_RATE_HZ, self._model.block_order)
 
     def reset(
@@ -106,8 +106,8 @@ class TableEnvironment:
         Raises:
             ConfigError: if a state has the wrong shape or values that are not finite.
         """
-        robot_state = None if robot_obs is None else _checked("robot_obs", robot_obs, PROPRIOCEPTION_SIZE)
-        scene_state = None if scene_obs is None else _checked("scene_obs", scene_obs, SCENE_OBS_SIZE)
+        robot_state = None if robot_obs is None else checked("robot_obs", robot_obs, PROPRIOCEPTION_SIZE)
+        scene_state = None if scene_obs is None else checked("scene_obs", scene_obs, SCENE_OBS_SIZE)
         self._build()
         model = self._model
         if scene_state is None:
@@ -137,7 +137,7 @@ class TableEnvironment:
         """
         if not self._started:
             raise SimulatorError("step was called before reset; call reset first")
-        values = _checked("action", action, ACTION_SIZE)
+        values = checked("action", action, ACTION_SIZE)
         self._robot.command(np.clip(values, -1.0, 1.0) if self._clip_actions else values)
         for _ in range(self._substeps):
             self._client.stepSimulation()
