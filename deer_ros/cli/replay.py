@@ -34,7 +34,7 @@ def run(arguments: argparse.Namespace) -> int:
     with ExitStack() as stack:
         for path, recording in recordings.items():
             if recording.scene not in stages:
-                stage = CalvinTable(recording.scene, arguments.calvin_data, cameras=False, clip_actions=False)
+                stage = CalvinTable(recording.scene, arguments.calvin_data, cameras=False, exact=True)
                 stages[recording.scene] = stack.enter_context(stage)
             found = replay(recording, stages[recording.scene])
             held += found.holds

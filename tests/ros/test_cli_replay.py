@@ -18,7 +18,7 @@ def recorded() -> Recording:
     """A short trajectory in scene B, with actions beyond [-1, 1], which official environments don't clip."""
     rng = np.random.default_rng(0)
     actions = np.hstack([rng.uniform(-2.0, 2.0, size=(12, 6)), np.ones((12, 1))])
-    with CalvinTable("B", some_data(), cameras=False, clip_actions=False) as table:
+    with CalvinTable("B", some_data(), cameras=False, exact=True) as table:
         start = table.reset(seed=1)
         return record(table, "B", start.robot_obs, start.scene_obs, actions, picture_steps=(12,))
 

@@ -28,7 +28,7 @@ def tables():
 
     def table(scene):
         if scene not in made:
-            made[scene] = CalvinTable(scene, data, cameras=False, clip_actions=False)
+            made[scene] = CalvinTable(scene, data, cameras=False, exact=True)
         return made[scene]
 
     yield table
@@ -89,7 +89,7 @@ def test_actions_are_clipped_unless_a_replay_asks_for_them_as_they_are(table):
     clipped = table.step(wide).robot_obs
     table.reset(seed=0)
     assert np.array_equal(table.step(np.clip(wide, -1, 1)).robot_obs, clipped)
-    with CalvinTable("C", some_data(), cameras=False, clip_actions=False) as unlimited:
+    with CalvinTable("C", some_data(), cameras=False, exact=True) as unlimited:
         unlimited.reset(seed=0)
         assert not np.allclose(unlimited.step(wide).robot_obs, clipped, atol=1e-3)
 

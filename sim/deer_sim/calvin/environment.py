@@ -12,18 +12,16 @@ from deer_sim.engine.environment import TableEnvironment
 class CalvinTable(TableEnvironment):
     """A Panda arm in an official scene, as CALVIN's own environment runs it. Several may live in one process."""
 
-    def __init__(
-        self, scene: str = "D", data: Path | None = None, cameras: bool = True, clip_actions: bool = True
-    ) -> None:
+    def __init__(self, scene: str = "D", data: Path | None = None, cameras: bool = True, exact: bool = False) -> None:
         """Builds the physics world.
 
         Args:
             scene: 'A' to 'D'.
             data: folder with CALVIN's `conf` and `data`; None: where the package `calvin_env` lies.
             cameras: whether time steps carry pictures.
-            clip_actions: False takes actions beyond [-1, 1] as they are, as the official environment does.
+            exact: for replays of recordings, see `deer_sim.engine.environment.TableEnvironment`.
 
         Raises:
             SimulatorError: if the data or the scene is not there, or pybullet is not installed.
         """
-        super().__init__(CalvinModel(scene, find_data(data)), cameras, clip_actions)
+        super().__init__(CalvinModel(scene, find_data(data)), cameras, exact)

@@ -43,7 +43,7 @@ class OfficialTable:
         scene: str = "D",
         data: Path | None = None,
         cameras: bool = True,
-        clip_actions: bool = True,
+        exact: bool = False,
         renderer: str = TINY,
     ) -> None:
         """Starts the child process.
@@ -52,7 +52,7 @@ class OfficialTable:
             scene: 'A' to 'D'.
             data: git clone of calvin_env; None: the one that the variable CALVIN_DATA names, or else it is installed.
             cameras: whether time steps carry pictures.
-            clip_actions: False takes actions beyond [-1, 1] as they are.
+            exact: takes actions beyond [-1, 1] as they are, for replays of recordings.
             renderer: TINY or EGL of `deer_sim.engine.cameras`.
 
         The interpreter that the variable CALVIN_PYTHON names, or else this one, must have what calvin_env imports.
@@ -67,7 +67,7 @@ class OfficialTable:
                 f"{data} holds no package calvin_env; the official back end needs a git clone of "
                 "https://github.com/mees/calvin_env, scene data alone won't do"
             )
-        self._draws, self._clip_actions, self._renderer = cameras, clip_actions, renderer
+        self._draws, self._exact, self._renderer = cameras, exact, renderer
         self._name = f"calvin:{scene}"
         self._steps, self._started = 0, False
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the environment)
@@ -131,7 +131,7 @@ class OfficialTable:
         if not self._started:
             raise SimulatorError("step was called before reset; call reset first")
         values = checked("action", action, ACTION_SIZE)
-        if self._clip_actions:
+        if not self._exact:
             values = np.clip(values, -1.0, 1.0)
         answer = self._ask({"do": "step", "action": [*values[:6].tolist(), 1.0 if values[6] > 0.0 else -1.0]})
         self._steps += 1
