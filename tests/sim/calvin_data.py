@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from deer_sim.calvin.arm import has_official_tips
 from deer_sim.calvin.data import default_data
-from deer_sim.calvin.fingertips import has_official_tips
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
 SCENES = SHARED / "calvin_scenes"

@@ -7,9 +7,9 @@ import pytest
 import yaml
 
 from deer_policies.errors import SimulatorError
+from deer_sim.calvin.arm import TIP, has_official_tips
 from deer_sim.calvin.data import find_data, scene_names
 from deer_sim.calvin.environment import CalvinTable
-from deer_sim.calvin.fingertips import TIP, has_official_tips
 from deer_sim.calvin.recording import read_recording
 from deer_sim.calvin.replay import replay
 from deer_sim.environments import make_environment

@@ -50,6 +50,9 @@ class Server:
     def __init__(self, environment):
         self.environment = environment
         self.cameras = environment.cameras
+        if environment.use_egl:
+            # OpenGL's first pictures lack shadows.
+            environment.get_camera_obs()
         environment.cameras = []
 
     def describe(self, _):

@@ -33,7 +33,8 @@ class Cameras:
         self._scene = scene
         self._robot_body = robot.body
         self._link = next(index for index, name in robot.link_names.items() if name == CAMERA_LINK)
-        self._engine = client.ER_TINY_RENDERER if renderer == TINY else client.ER_BULLET_HARDWARE_OPENGL
+        # What TinyRenderer is told keeps it from drawing shadows, which official pictures of it lack.
+        self._how = {"renderer": client.ER_TINY_RENDERER, "shadow": 0} if renderer == TINY else {}
         self._layers = Layers(client, blocks, fixtures.lights) if renderer == TINY and not exact else None
         settings = scene.cameras
         self._static_lens, self._gripper_lens = settings.static, settings.gripper
@@ -41,6 +42,9 @@ class Cameras:
         self._static_projection = self._projection(settings.static)
         self._gripper_projection = self._projection(settings.gripper)
         self._still: tuple[np.ndarray, np.ndarray] | None = None
+        if renderer == EGL:
+            # OpenGL's first pictures lack shadows.
+            self.static(), self.gripper()
 
     def rebuilt(self) -> None:
         """Has to be called when the client was filled anew, with the same bodies."""
@@ -83,7 +87,7 @@ class Cameras:
     def _draw(self, lens: Lens, view: Any, projection: Any) -> tuple[np.ndarray, np.ndarray]:
         """Draws the bodies: RGB (rows, columns, 3) uint8, and depth (rows, columns), infinite where no body is."""
         _, _, pixels, depth, bodies = self._client.getCameraImage(
-            lens.columns, lens.rows, view, projection, renderer=self._engine, shadow=0
+            lens.columns, lens.rows, view, projection, **self._how
         )
         shape = (lens.rows, lens.columns)
         picture = np.array(np.reshape(pixels, (*shape, 4))[:, :, :3], dtype=np.uint8)

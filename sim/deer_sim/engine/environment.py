@@ -10,7 +10,7 @@ import numpy as np
 from deer_policies.errors import ConfigError, SimulatorError
 from deer_policies.interfaces import ACTION_SIZE, CONTROL_RATE_HZ, PROPRIOCEPTION_SIZE
 from deer_sim.engine.blocks import Blocks
-from deer_sim.engine.cameras import TINY, Cameras
+from deer_sim.engine.cameras import EGL, TINY, Cameras
 from deer_sim.engine.client import connect
 from deer_sim.engine.fixtures import Fixtures
 from deer_sim.engine.robot import Robot
@@ -53,7 +53,9 @@ class TableEnvironment:
         self._model = model
         self._exact = exact
         self._substeps = int(model.physics_rate_hz // CONTROL_RATE_HZ)
-        self._client = connect()
+        sizes = (model.cameras.static, model.cameras.gripper)
+        egl_size = (max(lens.columns for lens in sizes), max(lens.rows for lens in sizes))
+        self._client = connect(egl_size if renderer == EGL else None)
         self._open = True
         try:
             self._build()
