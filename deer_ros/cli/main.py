@@ -13,7 +13,7 @@ from deer_policies.errors import DeerError
 
 COMMANDS = (
     *("demo", "up", "doctor", "collect", "import", "train", "calibrate", "tune"),
-    *("eval", "compare", "replay", "parity", "cost", "measure"),
+    *("eval", "compare", "replay", "crosscheck", "parity", "cost", "measure"),
 )
 """Subcommands in the order of `deer --help`; each is the module `deer_ros.cli.<name>` with HELP, configure and run.
 

@@ -81,12 +81,21 @@ class TimeStep:
 
 @dataclass(frozen=True)
 class EnvironmentSpec:
-    """Fixed facts: name ('playtable:D'), renderer, control rate in Hz, order of blocks in scene_obs."""
+    """Fixed facts about an environment.
+
+    Attributes:
+        name: such as 'playtable:D'.
+        renderer: what draws the pictures; 'none' without cameras.
+        control_rate_hz: control steps in a simulated second.
+        block_order: colours in the order of scene_obs.
+        backend: 'deer_sim', or 'calvin_env' where CALVIN's own package runs it.
+    """
 
     name: str
     renderer: str
     control_rate_hz: float
     block_order: tuple[str, ...]
+    backend: str = "deer_sim"
 
 
 class Environment(Protocol):

@@ -8,6 +8,8 @@ from deer_policies.errors import ConfigError
 from deer_sim.environment import Environment
 
 FAMILIES = ("playtable", "calvin")
+BACKENDS = ("deer_sim", "calvin_env")
+"""What runs a scene: our engine, or CALVIN's own package, which knows only its own scenes."""
 
 
 def split_name(name: str) -> tuple[str, str]:
@@ -23,20 +25,31 @@ def split_name(name: str) -> tuple[str, str]:
     return family, scene
 
 
-def make_environment(name: str, cameras: bool = True, calvin_data: Path | None = None) -> Environment:
+def make_environment(
+    name: str, cameras: bool = True, calvin_data: Path | None = None, backend: str = BACKENDS[0]
+) -> Environment:
     """Builds the environment of that name.
 
     Args:
         name: FAMILY:SCENE, such as 'playtable:D' (our own table) or 'calvin:D' (CALVIN's official scene).
         cameras: whether time steps carry pictures; without them a step takes a fraction of the time.
-        calvin_data: folder with CALVIN's `conf` and `data`; None: where the package `calvin_env` lies. Only the family
-            'calvin' reads it.
+        calvin_data: folder with CALVIN's `conf` and `data`; None: the one that the variable CALVIN_DATA names, or where
+            the package `calvin_env` lies. Only the family 'calvin' reads it.
+        backend: one of BACKENDS.
 
     Raises:
-        ConfigError: if the name is malformed.
+        ConfigError: if the name is malformed, or the back end is unknown or has no such scenes.
         SimulatorError: if there is no such scene, its data is missing, or pybullet is not installed.
     """
     family, scene = split_name(name)
+    if backend not in BACKENDS:
+        raise ConfigError(f"unknown back end {backend!r}; allowed: {', '.join(BACKENDS)}")
+    if backend == "calvin_env":
+        if family != "calvin":
+            raise ConfigError(f"the back end calvin_env has no scene {name}; use calvin:{scene}")
+        from deer_sim.calvin.official import OfficialTable
+
+        return OfficialTable(scene, calvin_data, cameras)
     if family == "calvin":
         from deer_sim.calvin.environment import CalvinTable
 

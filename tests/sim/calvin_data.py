@@ -2,33 +2,31 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
 
-from deer_sim.calvin.data import installed_data
-from deer_sim.calvin.fingertips import has_official_tips
+from deer_sim.calvin.arm import has_official_tips
+from deer_sim.calvin.data import default_data
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
 SCENES = SHARED / "calvin_scenes"
 GOLDEN = SHARED / "golden" / "calvin"
-ASKED = os.environ.get("CALVIN_DATA")
 
 
 def complete_data() -> Path:
     """A git clone of calvin_env, or skips: only it holds the fingertips' mesh, which exact replays need."""
-    for place in (ASKED, installed_data(), SCENES):
-        if place is not None and Path(place).is_dir() and has_official_tips(Path(place)):
-            return Path(place)
+    for place in (default_data(), SCENES):
+        if place is not None and place.is_dir() and has_official_tips(place):
+            return place
     pytest.skip("needs a git clone of https://github.com/mees/calvin_env; name it in the variable CALVIN_DATA")
 
 
 def some_data() -> Path:
     """Scene data, with or without the fingertips' mesh, or skips."""
-    for place in (ASKED, installed_data(), SCENES):
-        if place is not None and Path(place).is_dir():
-            return Path(place)
+    for place in (default_data(), SCENES):
+        if place is not None and place.is_dir():
+            return place
     pytest.skip(f"needs CALVIN's scene data in {SCENES}, or a git clone of calvin_env in the variable CALVIN_DATA")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,11 @@ SOURCE = "https://github.com/mees/calvin_env"
 _HINT = f"it must be a folder with conf/ and data/, such as a git clone of {SOURCE}"
 
 
-def installed_data() -> Path | None:
-    """The folder around an installed (`pip install -e`) or importable `calvin_env`, where there is one."""
+def default_data() -> Path | None:
+    """The folder that the variable CALVIN_DATA names, or that around an importable `calvin_env`, where there is one."""
+    named = os.environ.get("CALVIN_DATA")
+    if named:
+        return Path(named)
     spec = find_spec("calvin_env")
     if spec is None or not spec.submodule_search_locations:
         return None
@@ -24,19 +28,17 @@ def installed_data() -> Path | None:
 
 
 def find_data(given: Path | None) -> Path:
-    """The folder with CALVIN's `conf` and `data`: `given`, or else where the package `calvin_env` lies.
+    """The folder with CALVIN's `conf` and `data`: `given`, or else the default one.
 
     Raises:
-        SimulatorError: if it holds no scene data, or nothing is given and the package is not there.
+        SimulatorError: if it holds no scene data, or there is none.
     """
-    if given is not None:
-        if not _is_data(given):
-            raise SimulatorError(f"{given} holds no CALVIN scene data; {_HINT}")
-        return given.resolve()
-    found = installed_data()
-    if found is None:
-        raise SimulatorError(f"CALVIN's scenes need their data; pass --calvin-data PATH: {_HINT}")
-    return found
+    folder = default_data() if given is None else given
+    if folder is None:
+        raise SimulatorError(f"CALVIN's scenes need their data; pass --calvin-data PATH or set CALVIN_DATA: {_HINT}")
+    if not _is_data(folder):
+        raise SimulatorError(f"{folder} holds no CALVIN scene data; {_HINT}")
+    return folder.resolve()
 
 
 def _is_data(folder: Path) -> bool:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from deer_sim.calvin.data import find_data
 from deer_sim.calvin.model import CalvinModel
+from deer_sim.engine.cameras import TINY
 from deer_sim.engine.environment import TableEnvironment
 
 
@@ -13,7 +14,13 @@ class CalvinTable(TableEnvironment):
     """A Panda arm in an official scene, as CALVIN's own environment runs it. Several may live in one process."""
 
     def __init__(
-        self, scene: str = "D", data: Path | None = None, cameras: bool = True, clip_actions: bool = True
+        self,
+        scene: str = "D",
+        data: Path | None = None,
+        cameras: bool = True,
+        exact: bool = False,
+        renderer: str = TINY,
+        light_arm: bool = False,
     ) -> None:
         """Builds the physics world.
 
@@ -21,9 +28,12 @@ class CalvinTable(TableEnvironment):
             scene: 'A' to 'D'.
             data: folder with CALVIN's `conf` and `data`; None: where the package `calvin_env` lies.
             cameras: whether time steps carry pictures.
-            clip_actions: False takes actions beyond [-1, 1] as they are, as the official environment does.
+            exact: for replays of recordings, see `deer_sim.engine.environment.TableEnvironment`.
+            renderer: TINY or EGL of `deer_sim.engine.cameras`.
+            light_arm: draws the arm from the meshes that it touches with, a fiftieth of the triangles; faster, but it
+                looks coarser than in official pictures.
 
         Raises:
             SimulatorError: if the data or the scene is not there, or pybullet is not installed.
         """
-        super().__init__(CalvinModel(scene, find_data(data)), cameras, clip_actions)
+        super().__init__(CalvinModel(scene, find_data(data), light_arm), cameras, exact, renderer)

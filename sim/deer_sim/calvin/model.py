@@ -11,8 +11,8 @@ import numpy as np
 
 from deer_policies.errors import SimulatorError
 from deer_policies.interfaces import CONTROL_RATE_HZ, MAX_POSITION_STEP_M, MAX_ROTATION_STEP_RAD
+from deer_sim.calvin.arm import arm_file
 from deer_sim.calvin.data import read_settings
-from deer_sim.calvin.fingertips import arm_file
 from deer_sim.engine.scene import ArmSettings, CameraSettings, FixtureSettings, Lens, Rgba, Surface, Vector
 from deer_sim.environment import BLOCKS
 
@@ -56,8 +56,10 @@ class CalvinModel:
     """CALVIN asks for sorted pairs, and resets the physics afterwards, which undoes it."""
     official_reset = True
 
-    def __init__(self, scene: str, data: Path) -> None:
+    def __init__(self, scene: str, data: Path, light_arm: bool = False) -> None:
         """Reads the settings of `scene` ('A' to 'D') in a folder of scene data.
+
+        `light_arm` draws the arm from the meshes that it touches with.
 
         Raises:
             SimulatorError: if there is no such scene, a file is missing or malformed, or a setting is not supported.
@@ -71,7 +73,7 @@ class CalvinModel:
             ) from error
         self._data = data / "data"
         self._folder = tempfile.TemporaryDirectory(prefix="deer_calvin_")
-        self._robot_file = arm_file(data, groups["robot"]["filename"], Path(self._folder.name))
+        self._robot_file = arm_file(data, groups["robot"]["filename"], Path(self._folder.name), light_arm)
 
     def _read(self, scene: str, groups: dict[str, dict[str, Any]]) -> None:
         """Takes over the settings."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Protocol
 
 import numpy as np
@@ -16,6 +17,10 @@ STATE_TOLERANCE = 1e-4
 """Largest deviation of any entry of robot_obs and scene_obs, in m and rad."""
 PICTURE_TOLERANCE = 1.0
 """Largest mean deviation of a picture, of 255."""
+TOLERANCES = (
+    f"states within {STATE_TOLERANCE:g}, the same tasks solved at every step, "
+    f"pictures within {PICTURE_TOLERANCE:g} of 255 on average"
+)
 _ROBOT_ANGLES = (3, 4, 5)
 _SCENE_ANGLES = (9, 10, 11, 15, 16, 17, 21, 22, 23)
 
@@ -50,6 +55,15 @@ class Deviation:
         """Whether the replay stays within the tolerances of this module."""
         within = self.robot_obs <= STATE_TOLERANCE and self.scene_obs <= STATE_TOLERANCE
         return within and self.solved_step is None and not self.picture_mean > PICTURE_TOLERANCE
+
+    def __str__(self) -> str:
+        solved_at = "at every step" if self.solved_step is None else f"but not at step {self.solved_step}"
+        pictures = f"pictures by {self.picture_mean:.3g} on average and at most {self.picture_max:.3g} of 255"
+        return (
+            f"{'holds' if self.holds else 'DIFFERS'}: robot_obs by {self.robot_obs:.2g}, scene_obs by "
+            f"{self.scene_obs:.2g}, the same tasks solved {solved_at}, "
+            f"{'no pictures' if np.isnan(self.picture_mean) else pictures}"
+        )
 
 
 def replay(recording: Recording, environment: Stage) -> Deviation:
@@ -115,6 +129,15 @@ def record(
         ),
         rgb_step=np.array(chosen, np.int64),
     )
+
+
+def random_walk(steps: int, rng: np.random.Generator) -> np.ndarray:
+    """Smooth random actions (steps, 7) that sink, so that they touch things; the gripper opens and closes at times."""
+    actions = np.zeros((steps, 7))
+    for before, now in pairwise(actions):
+        now[:6] = np.clip(0.7 * before[:6] + 0.5 * rng.normal(size=6) + (0, 0, -0.12, 0, 0, 0), -1, 1)
+    actions[:, 6] = np.where(np.cumsum(rng.random(steps) < 0.05) % 2, -1.0, 1.0)
+    return actions
 
 
 def _shape(pictures: list[tuple[np.ndarray, np.ndarray]], camera: int) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""The two cameras, drawn on the CPU by pybullet's TinyRenderer."""
+"""The two cameras, drawn on the CPU by pybullet's TinyRenderer, or by OpenGL through EGL."""
 
 from __future__ import annotations
 
@@ -6,36 +6,64 @@ from typing import Any
 
 import numpy as np
 
+from deer_sim.engine.fixtures import Fixtures
+from deer_sim.engine.layers import Layers
 from deer_sim.engine.robot import CAMERA_LINK, Robot
 from deer_sim.engine.scene import Lens, Scene
 
-NAME = "pybullet TinyRenderer"
+TINY, EGL = "pybullet TinyRenderer", "pybullet EGL"
+"""What draws pictures. The two don't look alike: scores of policies that see them can't be compared."""
 
 
 class Cameras:
     """CALVIN's static camera in front of the table and the one that rides on the hand."""
 
-    def __init__(self, client: Any, robot: Robot, scene: Scene) -> None:
-        """`client` is a `pybullet_utils.bullet_client.BulletClient` in which the robot is loaded."""
+    def __init__(
+        self, client: Any, scene: Scene, robot: Robot, fixtures: Fixtures, blocks: set[int], renderer: str, exact: bool
+    ) -> None:
+        """Finds the cameras.
+
+        Args:
+            client: a `pybullet_utils.bullet_client.BulletClient` in which everything is loaded.
+            scene, robot, fixtures, blocks: what is loaded; `blocks` are bodies.
+            renderer: TINY or EGL.
+            exact: draws everything each time, instead of what stands still once.
+        """
         self._client = client
         self._scene = scene
         self._robot_body = robot.body
         self._link = next(index for index, name in robot.link_names.items() if name == CAMERA_LINK)
+        # What TinyRenderer is told keeps it from drawing shadows, which official pictures of it lack.
+        self._how = {"renderer": client.ER_TINY_RENDERER, "shadow": 0} if renderer == TINY else {}
+        self._layers = Layers(client, blocks, fixtures.lights) if renderer == TINY and not exact else None
         settings = scene.cameras
         self._static_lens, self._gripper_lens = settings.static, settings.gripper
         self._static_view = client.computeViewMatrix(settings.eye, settings.target, settings.up)
         self._static_projection = self._projection(settings.static)
         self._gripper_projection = self._projection(settings.gripper)
-        shape = (settings.static.rows, settings.static.columns)
-        everywhere = np.ones(shape, dtype=bool)
-        backdrop = scene.backdrop(settings.static, self._static_view, self._static_projection, everywhere)
-        self._static_backdrop = None if backdrop is None else backdrop.reshape(*shape, 3)
+        self._still: tuple[np.ndarray, np.ndarray] | None = None
+        if renderer == EGL:
+            # OpenGL's first pictures lack shadows.
+            self.static(), self.gripper()
+
+    def rebuilt(self) -> None:
+        """Has to be called when the client was filled anew, with the same bodies."""
+        if self._layers is not None:
+            self._layers.rebuilt()
 
     def static(self) -> np.ndarray:
         """(rows, columns, 3) uint8, row 0 at the top."""
-        picture, empty = self._picture(self._static_lens, self._static_view, self._static_projection)
-        if self._static_backdrop is not None:
-            picture[empty] = self._static_backdrop[empty]
+        draw = (self._static_lens, self._static_view, self._static_projection)
+        if self._layers is None:
+            return self._backed(*draw, *self._draw(*draw))
+        if self._still is None:
+            self._layers.show_only(self._layers.still)
+            picture, depth = self._draw(*draw)
+            self._still = self._backed(*draw, picture, depth), depth
+        self._layers.show_only(self._layers.moving)
+        picture, depth = self._draw(*draw)
+        behind = (depth > self._still[1]) | np.isinf(depth)
+        picture[behind] = self._still[0][behind]
         return picture
 
     def gripper(self) -> np.ndarray:
@@ -43,23 +71,32 @@ class Cameras:
         client = self._client
         position, orientation = client.getLinkState(self._robot_body, self._link)[:2]
         rotation = np.array(client.getMatrixFromQuaternion(orientation)).reshape(3, 3)
-        target = np.array(position) + rotation[:, 1]
+        eye = np.array(position)
+        target = eye + rotation[:, 1]
         view = client.computeViewMatrix(position, target.tolist(), (-rotation[:, 2]).tolist())
-        picture, empty = self._picture(self._gripper_lens, view, self._gripper_projection)
-        backdrop = self._scene.backdrop(self._gripper_lens, view, self._gripper_projection, empty)
-        if backdrop is not None:
-            picture[empty] = backdrop
-        return picture
+        if self._layers is not None:
+            half_angle = np.deg2rad(self._gripper_lens.fov_deg / 2)
+            self._layers.show_only(self._layers.in_view(eye, rotation[:, 1], -rotation[:, 2], half_angle))
+        draw = (self._gripper_lens, view, self._gripper_projection)
+        return self._backed(*draw, *self._draw(*draw))
 
     def _projection(self, lens: Lens) -> Any:
         """pybullet's projection matrix of a lens."""
         return self._client.computeProjectionMatrixFOV(lens.fov_deg, lens.columns / lens.rows, lens.near_m, lens.far_m)
 
-    def _picture(self, lens: Lens, view: Any, projection: Any) -> tuple[np.ndarray, np.ndarray]:
-        """Draws the bodies: RGB (rows, columns, 3) uint8, and where (rows, columns) no body is."""
-        _, _, pixels, _, bodies = self._client.getCameraImage(
-            lens.columns, lens.rows, view, projection, renderer=self._client.ER_TINY_RENDERER, shadow=0
+    def _draw(self, lens: Lens, view: Any, projection: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Draws the bodies: RGB (rows, columns, 3) uint8, and depth (rows, columns), infinite where no body is."""
+        _, _, pixels, depth, bodies = self._client.getCameraImage(
+            lens.columns, lens.rows, view, projection, **self._how
         )
         shape = (lens.rows, lens.columns)
         picture = np.array(np.reshape(pixels, (*shape, 4))[:, :, :3], dtype=np.uint8)
-        return picture, np.reshape(bodies, shape) < 0
+        return picture, np.where(np.reshape(bodies, shape) < 0, np.inf, np.reshape(depth, shape))
+
+    def _backed(self, lens: Lens, view: Any, projection: Any, picture: np.ndarray, depth: np.ndarray) -> np.ndarray:
+        """The picture, with the scene's backdrop where no body is."""
+        empty = np.isinf(depth)
+        backdrop = self._scene.backdrop(lens, view, projection, empty)
+        if backdrop is not None:
+            picture[empty] = backdrop
+        return picture

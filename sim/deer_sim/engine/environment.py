@@ -9,8 +9,8 @@ import numpy as np
 
 from deer_policies.errors import ConfigError, SimulatorError
 from deer_policies.interfaces import ACTION_SIZE, CONTROL_RATE_HZ, PROPRIOCEPTION_SIZE
-from deer_sim.engine import cameras as drawing
 from deer_sim.engine.blocks import Blocks
+from deer_sim.engine.cameras import EGL, TINY, Cameras
 from deer_sim.engine.client import connect
 from deer_sim.engine.fixtures import Fixtures
 from deer_sim.engine.robot import Robot
@@ -21,7 +21,7 @@ SCENE_OBS_SIZE = 24
 _GRAVITY = -9.8
 
 
-def _checked(name: str, values: Any, size: int) -> np.ndarray:
+def checked(name: str, values: Any, size: int) -> np.ndarray:
     """Returns `values` as a finite float64 vector (size,)."""
     array = np.asarray(values, dtype=np.float64)
     if array.shape != (size,):
@@ -37,28 +37,34 @@ class TableEnvironment:
     Several may live in one process.
     """
 
-    def __init__(self, model: Scene, cameras: bool = True, clip_actions: bool = True) -> None:
+    def __init__(self, model: Scene, cameras: bool = True, exact: bool = False, renderer: str = TINY) -> None:
         """Builds the physics world.
 
         Args:
             model: the scene; it is closed with the environment.
             cameras: whether time steps carry pictures.
-            clip_actions: False takes actions beyond [-1, 1] as they are, which only replays of recordings need.
+            exact: for replays of recordings: actions beyond [-1, 1] are taken as they are, and each picture is drawn
+                in one go, which takes twice as long and settles one or two pixels at edges otherwise.
+            renderer: TINY or EGL of `deer_sim.engine.cameras`.
 
         Raises:
             SimulatorError: if pybullet is not installed or can't load the scene.
         """
         self._model = model
-        self._clip_actions = clip_actions
+        self._exact = exact
         self._substeps = int(model.physics_rate_hz // CONTROL_RATE_HZ)
-        self._client = connect()
+        sizes = (model.cameras.static, model.cameras.gripper)
+        egl_size = (max(lens.columns for lens in sizes), max(lens.rows for lens in sizes))
+        self._client = connect(egl_size if renderer == EGL else None)
         self._open = True
         try:
             self._build()
         except SimulatorError:
             self.close()
             raise
-        self._cameras = drawing.Cameras(self._client, self._robot, model)
+        blocks = set(self._blocks.bodies.values())
+        self._cameras = Cameras(self._client, model, self._robot, self._fixtures, blocks, renderer, exact)
+        self._renderer = renderer
         self._draws = cameras
         self._steps = 0
         self._started = False
@@ -85,7 +91,7 @@ class TableEnvironment:
     @property
     def spec(self) -> EnvironmentSpec:
         """Fixed facts."""
-        renderer = drawing.NAME if self._draws else "none"
+        renderer = self._renderer if self._draws else "none"
         return EnvironmentSpec(self._model.name, renderer, CONTROL_RATE_HZ, self._model.block_order)
 
     def reset(
@@ -106,9 +112,10 @@ class TableEnvironment:
         Raises:
             ConfigError: if a state has the wrong shape or values that are not finite.
         """
-        robot_state = None if robot_obs is None else _checked("robot_obs", robot_obs, PROPRIOCEPTION_SIZE)
-        scene_state = None if scene_obs is None else _checked("scene_obs", scene_obs, SCENE_OBS_SIZE)
+        robot_state = None if robot_obs is None else checked("robot_obs", robot_obs, PROPRIOCEPTION_SIZE)
+        scene_state = None if scene_obs is None else checked("scene_obs", scene_obs, SCENE_OBS_SIZE)
         self._build()
+        self._cameras.rebuilt()
         model = self._model
         if scene_state is None:
             initial = np.array(model.fixtures.initial)
@@ -137,8 +144,8 @@ class TableEnvironment:
         """
         if not self._started:
             raise SimulatorError("step was called before reset; call reset first")
-        values = _checked("action", action, ACTION_SIZE)
-        self._robot.command(np.clip(values, -1.0, 1.0) if self._clip_actions else values)
+        values = checked("action", action, ACTION_SIZE)
+        self._robot.command(values if self._exact else np.clip(values, -1.0, 1.0))
         for _ in range(self._substeps):
             self._client.stepSimulation()
         self._fixtures.update()

@@ -35,6 +35,7 @@ class Fixtures:
             self.link_names[index] = info[12].decode()
         links = {name: index for index, name in self.link_names.items()}
         self._bulb_link, self._led_link = links[settings.bulb_link], links[settings.led_link]
+        self.lights = {(body, self._bulb_link), (body, self._led_link)}
         self._joints = [joints[name] for name in settings.joints]
         self._lowest, self._highest = np.array([limits[name] for name in settings.joints]).T
         _, _, self._button_middle, self._switch_middle = ((self._lowest + self._highest) / 2).tolist()

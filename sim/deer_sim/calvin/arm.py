@@ -1,4 +1,4 @@
-"""The arm's URDF with meshes that are there: some copies of CALVIN's data lack those of the fingertips."""
+"""The arm's URDF, with meshes that are there: some copies of CALVIN's data lack those of the fingertips."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from deer_policies.errors import SimulatorError
-from deer_sim.calvin.data import SOURCE, installed_data
+from deer_sim.calvin.data import SOURCE, default_data
 from deer_sim.playtable import meshes
 
 TIP = "digit_gel_only.STL"
@@ -29,21 +29,22 @@ def has_official_tips(folder: Path) -> bool:
 
 
 def _find_tip(folder: Path) -> Path | None:
-    """The fingertips' mesh in the scene data, or in those of an installed `calvin_env`."""
-    for place in (folder, installed_data()):
+    """The fingertips' mesh in the scene data, or in the default folder."""
+    for place in (folder, default_data()):
         if place is not None and (place / _TIP_FILE).is_file():
             return place / _TIP_FILE
     return None
 
 
-def arm_file(folder: Path, filename: str, written: Path) -> Path:
+def arm_file(folder: Path, filename: str, written: Path, light: bool) -> Path:
     """The arm's URDF, ready to load.
 
     Args:
         folder: the scene data.
         filename: of the URDF, below `data`.
         written: an empty folder. Where the data lacks the fingertips' mesh, a URDF that names another one goes there:
-            that of an installed `calvin_env`, or else one of like size and form that is computed.
+            that of the default folder (see `deer_sim.calvin.data`), or else one of like size and form that is computed.
+        light: names the meshes that links touch with also where they are drawn.
 
     Raises:
         SimulatorError: if the URDF or another mesh is missing.
@@ -55,13 +56,14 @@ def arm_file(folder: Path, filename: str, written: Path) -> Path:
         raise SimulatorError(f"can't read the arm's URDF {path}: {error}") from error
     named = sorted(set(re.findall(r'filename="package://([^"]+)"', text)))
     missing = [name for name in named if not (path.parent / name).is_file()]
-    if not missing:
-        return path
-    if {Path(name).name for name in missing} != {TIP}:
+    if {Path(name).name for name in missing} - {TIP}:
         raise SimulatorError(f"{path} names meshes that are missing: {', '.join(missing)}; fetch the data again")
+    if not missing and not light:
+        return path
+    computed = meshes.write_obj(written / "fingertip.obj", _dome())
     tip = _find_tip(folder)
     if tip is None:
-        tip = meshes.write_obj(written / "fingertip.obj", _dome())
+        tip = computed
         log.warning(
             "%s lacks %s; the fingertips are drawn up from their measures, so that contacts differ a little from the "
             "official ones. For exact replays pass a git clone of %s as --calvin-data",
@@ -69,12 +71,25 @@ def arm_file(folder: Path, filename: str, written: Path) -> Path:
             TIP,
             SOURCE,
         )
+    if light:
+        text = re.sub(
+            r"<visual>.*?</visual>", lambda found: _lightened(found[0], path.parent, computed), text, flags=re.S
+        )
     for name in named:
-        file = tip if name in missing else path.parent / name
+        file = tip if Path(name).name == TIP else path.parent / name
         text = text.replace(f"package://{name}", file.as_posix())
     copy = written / path.name
     copy.write_text(text, encoding="utf-8")
     return copy
+
+
+def _lightened(visual: str, folder: Path, tip: Path) -> str:
+    """A link's `visual` element with the mesh that the link touches with, where there is one."""
+    (name,) = re.findall(r'filename="package://([^"]+)"', visual) or [""]
+    if Path(name).name == TIP:
+        return visual.replace(f"package://{name}", tip.as_posix())
+    touching = folder / name.replace("/visual/", "/collision/")
+    return visual.replace(f"package://{name}", touching.as_posix()) if name and touching.is_file() else visual
 
 
 def _dome() -> meshes.Mesh:

@@ -1,0 +1,114 @@
+"""Draws less with TinyRenderer and gets the same picture: what stands still once, and nothing that is out of view.
+
+TinyRenderer's time goes with the triangles that it is given, seen or not; it skips a shape whose colour is transparent.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from deer_sim.engine.scene import Rgba
+
+Part = tuple[int, int]
+"""A body and one of its links."""
+
+
+@lru_cache(maxsize=64)
+def _ball(file: str) -> tuple[np.ndarray, float]:
+    """Centre (3,) and radius of a ball around an OBJ mesh, before scaling."""
+    lines = Path(file).read_text(encoding="utf-8", errors="replace").splitlines()
+    vertices = np.array([line.split()[1:4] for line in lines if line.startswith("v ")], dtype=np.float64)
+    centre = (vertices.min(axis=0) + vertices.max(axis=0)) / 2
+    return centre, float(np.linalg.norm(vertices - centre, axis=1).max())
+
+
+class Layers:
+    """The drawn parts of a physics client, each of which can be hidden."""
+
+    def __init__(self, client: Any, free_bodies: set[int], changing: set[Part]) -> None:
+        """Takes stock of the client.
+
+        Args:
+            client: a `pybullet_utils.bullet_client.BulletClient` in which everything is loaded.
+            free_bodies: bodies that can move as a whole; others are fixed to the world.
+            changing: parts whose colour changes.
+        """
+        self._client = client
+        self._colours: dict[Part, list[Rgba]] = {}
+        self._balls: dict[Part, tuple[np.ndarray, float]] = {}
+        still: set[Part] = set()
+        for body in (client.getBodyUniqueId(index) for index in range(client.getNumBodies())):
+            fixed = set() if body in free_bodies else {-1}
+            for joint in range(client.getNumJoints(body)):
+                info = client.getJointInfo(body, joint)
+                if info[2] == client.JOINT_FIXED and info[16] in fixed:
+                    fixed.add(joint)
+            for shape in client.getVisualShapeData(body):
+                part = (body, shape[1])
+                self._colours.setdefault(part, []).append(shape[7])
+                if part in changing:
+                    continue
+                if shape[1] in fixed:
+                    still.add(part)
+                elif shape[2] == client.GEOM_MESH and shape[1] >= 0 and shape[4].endswith(b".obj"):
+                    self._balls[part] = self._in_link(shape)
+        alone = {part for part, colours in self._colours.items() if len(colours) == 1}
+        self._balls = {part: ball for part, ball in self._balls.items() if part in alone}
+        # A part that changes its colour is never hidden, since it would come back in its first one.
+        self.still = frozenset(still | changing)
+        self.moving = frozenset(self._colours) - still
+        self._hidden: set[Part] = set()
+
+    def rebuilt(self) -> None:
+        """Has to be called when the client was filled anew, with the same bodies: all parts are to be seen again."""
+        self._hidden = set()
+
+    def show_only(self, parts: frozenset[Part]) -> None:
+        """Hides all other parts."""
+        for part in self._colours:
+            if part in parts and part in self._hidden:
+                self._hidden.remove(part)
+                self._show(part)
+            elif part not in parts and part not in self._hidden:
+                self._hidden.add(part)
+                self._client.changeVisualShape(*part, rgbaColor=(*self._colours[part][0][:3], 0.0))
+
+    def in_view(self, eye: np.ndarray, forward: np.ndarray, up: np.ndarray, half_angle_rad: float) -> frozenset[Part]:
+        """All parts but those that lie beside or behind a camera with a square picture.
+
+        Args:
+            eye: (3,) where it stands, m.
+            forward, up: (3,) unit vectors at right angles.
+            half_angle_rad: half of its field of view.
+        """
+        sideways = np.cross(forward, up)
+        cosine, sine = np.cos(half_angle_rad), np.sin(half_angle_rad)
+        outside = set()
+        for part, (centre, radius) in self._balls.items():
+            position, orientation = self._client.getLinkState(*part)[4:6]
+            turn = np.array(self._client.getMatrixFromQuaternion(orientation)).reshape(3, 3)
+            offset = turn @ centre + position - eye
+            depth = float(offset @ forward)
+            aside = max(abs(float(offset @ sideways)), abs(float(offset @ up)))
+            if depth < -radius or aside * cosine - depth * sine > radius:
+                outside.add(part)
+        return frozenset(self._colours) - outside
+
+    def _show(self, part: Part) -> None:
+        """Gives a part its colours back."""
+        colours = self._colours[part]
+        if len(colours) == 1:
+            self._client.changeVisualShape(*part, rgbaColor=colours[0])
+            return
+        for index, colour in enumerate(colours):
+            self._client.changeVisualShape(*part, shapeIndex=index, rgbaColor=colour)
+
+    def _in_link(self, shape: Any) -> tuple[np.ndarray, float]:
+        """Centre and radius of a ball around one of pybullet's visual shapes, in the link's frame."""
+        centre, radius = _ball(shape[4].decode())
+        turn = np.array(self._client.getMatrixFromQuaternion(shape[6])).reshape(3, 3)
+        return turn @ (centre * shape[3]) + shape[5], radius * max(shape[3])
