@@ -236,6 +236,24 @@ def push_into_drawer(view: View, scene: Scene, colour: str) -> Goal:
     return replace(goal, position=goal.position + np.array([0.0, ahead, 0.0]))
 
 
+def put_down(view: View, colour: str) -> Goal:
+    """Lets go of a block that the task is not about, low over the table, and leaves it upwards."""
+    x, y, z = view.position
+    drop = view.blocks[colour].position[2] - SURFACE_Z_M
+    over_table = y < 0.02 and drop > -0.02
+    if view.closing and over_table and drop > 0.006:
+        low = np.array([x, min(y, _TURN_Y_M + 0.04), z - min(drop, 0.06)])
+        return Goal(low, np.array([math.pi, 0.0, view.euler[2]]), open=False)
+    return _up(view, open_gripper=True)
+
+
+def clear_of(view: View, colour: str) -> bool:
+    """Whether the open gripper has left a block, so that it may close and turn."""
+    rise = view.position[2] - view.blocks[colour].position[2]
+    apart = float(np.linalg.norm(view.position - view.blocks[colour].position))
+    return not view.closing and (rise > 0.045 or apart > 0.09)
+
+
 def upper_block(view: View) -> str | None:
     """The block that lies on another one, if there is one."""
     for top, pose in view.blocks.items():
