@@ -88,7 +88,7 @@ class Expert:
         self._task: str | None = None
         self._start: View | None = None
         self._block = ""
-        self._unwanted = ""
+        self._to_leave: list[str] = []
 
     def reset(self, step: TimeStep) -> None:
         """To be called with what the environment's reset returned."""
@@ -102,18 +102,20 @@ class Expert:
         self._task = task
         self._start = self._view(step)
         self._block = _block_of(task, self._start, self._scene)
-        in_hand = (colour for colour in BLOCKS if between_fingers(self._start, colour))
-        self._unwanted = next((colour for colour in in_hand if not _about(task, colour, self._block)), "")
+        self._to_leave = [
+            colour
+            for colour in BLOCKS
+            if not (_about(task, colour, self._block) and between_fingers(self._start, colour))
+        ]
 
     def action(self, step: TimeStep) -> np.ndarray:
         """The relative action (7,) float32 in [-1, 1] for this state; asked again, it gives the same."""
         if self._task is None or self._start is None:
             raise ConfigError("the expert has no task; call reset and then begin first")
         view = self._view(step)
-        if self._unwanted and blocks.clear_of(view, self._unwanted):
-            self._unwanted = ""
-        if self._unwanted:
-            return self._mirror.action_to(blocks.put_down(view, self._unwanted), view)
+        self._to_leave = [colour for colour in self._to_leave if not blocks.clear_of(view, colour)]
+        if self._to_leave:
+            return self._mirror.action_to(blocks.leave(view, self._to_leave[0]), view)
         goal = _MANEUVERS[self._task](view, self._scene, self._start, self._block)
         return self._mirror.action_to(goal, view)
 
