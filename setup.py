@@ -35,6 +35,7 @@ setup(
         "train": ["tensorboardX"],
         "sim": ["pybullet", "gymnasium", "pillow", "av", "scipy"],
         "quantisation": ["torchao"],
+        "ray": ["ray"],
         "cli": ["rich", "jinja2", "optuna"],
         "ros": [
             "ros-rclpy[fastrtps]",

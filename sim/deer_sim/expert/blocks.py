@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from deer_sim.expert.fixtures import BUTTON_Y_M, DOOR_HANDLE_X_M, move_slider
-from deer_sim.expert.grasp import block_half_extent, grasp, held
+from deer_sim.expert.grasp import between_fingers, block_half_extent, grasp, held
 from deer_sim.expert.grip import in_cabinet
 from deer_sim.expert.motion import Goal
 from deer_sim.expert.paths import (
@@ -44,6 +44,9 @@ _CARRY_M = 0.13
 _BUTTON_HALF_M, _BEHIND_BUTTON_Y_M = 0.04, -0.045
 _HIGHEST_M = 0.7
 _STACKED_M = 0.0405
+_ABOVE_M, _AWAY_M = 0.045, 0.1
+"""Where the tool centre point is clear of a block; the fingers reach 2 cm below it and open by 4 cm to either side."""
+_FRONT_OF_DOOR_Y_M = 0.02
 _HANDLE_FRONT_Y_M = -0.037
 """Foremost part of the door's handle, with some play."""
 
@@ -234,6 +237,25 @@ def push_into_drawer(view: View, scene: Scene, colour: str) -> Goal:
     goal = approach(view, end, TOOL_DOWN, UP, TRAVEL_Z_M - end[2], error)
     ahead = -_PUSH_M * inside * (1.0 - ramp(error, 0.005, 0.02))
     return replace(goal, position=goal.position + np.array([0.0, ahead, 0.0]))
+
+
+def leave(view: View, colour: str) -> Goal:
+    """Sets down a block that is in the hand, and moves up from one that the fingers would press on when they open."""
+    if not between_fingers(view, colour):
+        return _up(view, open_gripper=not view.closing)
+    x, y, z = view.position
+    drop = view.blocks[colour].position[2] - SURFACE_Z_M
+    if view.closing and y < _FRONT_OF_DOOR_Y_M and drop > 0.006:
+        low = np.array([x, min(y, _TURN_Y_M + 0.04), z - min(drop, 0.06)])
+        return Goal(low, np.array([math.pi, 0.0, view.euler[2]]), open=False)
+    return _up(view, open_gripper=True)
+
+
+def clear_of(view: View, colour: str) -> bool:
+    """Whether the fingers are above a block or away from it, so that they may open, close and turn."""
+    offset = view.position - view.blocks[colour].position
+    away = offset[2] > _ABOVE_M or float(np.linalg.norm(offset)) > _AWAY_M or view.position[1] > _FRONT_OF_DOOR_Y_M
+    return not between_fingers(view, colour) and bool(away)
 
 
 def upper_block(view: View) -> str | None:

@@ -9,9 +9,11 @@ import numpy as np
 from deer_policies.errors import ConfigError
 from deer_sim.environment import BLOCKS, TimeStep
 from deer_sim.expert import blocks, fixtures
+from deer_sim.expert.grasp import between_fingers
 from deer_sim.expert.motion import Goal, TargetMirror
 from deer_sim.expert.view import View
 from deer_sim.playtable.scene import Scene, find_scene
+from deer_sim.tasks import FIXTURE_TASKS
 
 Maneuver = Callable[[View, Scene, View, str], Goal]
 """Goal from what is seen now, the scene, what was seen when the task began, and the block that the task is about."""
@@ -71,6 +73,11 @@ def _block_of(task: str, view: View, scene: Scene) -> str:
     return blocks.loose_block(view, scene) if task == "push_into_drawer" else blocks.nearest_block(view)
 
 
+def _about(task: str, colour: str, block: str) -> bool:
+    """Whether a task is about a block that is in the hand when it begins, `block` being the one that it is about."""
+    return colour == block and task not in FIXTURE_TASKS
+
+
 class Expert:
     """Labels any state of one scene. It sees robot_obs and scene_obs, never the simulator's ground truth."""
 
@@ -81,6 +88,7 @@ class Expert:
         self._task: str | None = None
         self._start: View | None = None
         self._block = ""
+        self._to_leave: list[str] = []
 
     def reset(self, step: TimeStep) -> None:
         """To be called with what the environment's reset returned."""
@@ -94,12 +102,20 @@ class Expert:
         self._task = task
         self._start = self._view(step)
         self._block = _block_of(task, self._start, self._scene)
+        self._to_leave = [
+            colour
+            for colour in BLOCKS
+            if not (_about(task, colour, self._block) and between_fingers(self._start, colour))
+        ]
 
     def action(self, step: TimeStep) -> np.ndarray:
-        """The relative action (7,) float32 in [-1, 1] for this state; it changes nothing."""
+        """The relative action (7,) float32 in [-1, 1] for this state; asked again, it gives the same."""
         if self._task is None or self._start is None:
             raise ConfigError("the expert has no task; call reset and then begin first")
         view = self._view(step)
+        self._to_leave = [colour for colour in self._to_leave if not blocks.clear_of(view, colour)]
+        if self._to_leave:
+            return self._mirror.action_to(blocks.leave(view, self._to_leave[0]), view)
         goal = _MANEUVERS[self._task](view, self._scene, self._start, self._block)
         return self._mirror.action_to(goal, view)
 

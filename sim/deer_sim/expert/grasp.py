@@ -21,12 +21,15 @@ def block_half_extent(view: View, scene: Scene, colour: str) -> np.ndarray:
     return np.abs(view.blocks[colour].rotation) @ np.array(scene.block_extent(colour)) / 2
 
 
+def between_fingers(view: View, colour: str) -> bool:
+    """Whether the block is where the fingers meet, be they closed or open."""
+    offset = rotation_of(view.euler).T @ (view.blocks[colour].position - view.position)
+    return bool(abs(offset[1]) < 0.015 and abs(offset[0]) < 0.035 and abs(offset[2]) < 0.03)
+
+
 def held(view: View, scene: Scene, colour: str) -> bool:
-    """Whether the block is between the closed fingers: they are told to close, a block's edge apart, and around it."""
-    pose = view.blocks[colour]
-    offset = rotation_of(view.euler).T @ (pose.position - view.position)
-    around = abs(offset[1]) < 0.015 and abs(offset[0]) < 0.035 and abs(offset[2]) < 0.03
-    return bool(view.closing and around and 0.024 < view.width < 0.062)
+    """Whether the block is between the closed fingers: they are told to close, and a block's edge apart."""
+    return view.closing and between_fingers(view, colour) and 0.024 < view.width < 0.062
 
 
 def grasp(view: View, scene: Scene, colour: str, preferred_yaw: float = math.pi / 2) -> Goal:
