@@ -6,8 +6,10 @@ Run: python benchmarks/exit_criteria.py --policy deer-nano --episodes 320 --work
 The policy acts by itself, all layers at every step. Thresholds are solved on the first half of the episodes, each
 criterion on the head states that its own exits lead to and at the pace of each episode, and judged on the second half.
 'conformal' is the family of thresholds that `deer_policies.deer.conformal` tests, with the action criterion and without
-a pace: each exit takes what it can with at most a given share of its steps beyond EPSILON, chosen for the cost. The
-second table gives promises.
+a pace: each exit takes what it can with at most a given share of its steps beyond EPSILON, chosen for the cost.
+'deadline' runs as deep as the time allows on a machine whose speed varies from step to step (a factor is drawn, with a
+logarithm of standard deviation SLOWDOWN); segments take time as they take computation, and the deadline is chosen for
+the cost. The second table gives promises.
 """
 
 from __future__ import annotations
@@ -16,16 +18,19 @@ import argparse
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from deer_policies.deer.backbone import DeerModel
 from deer_policies.deer.budget import CostModel
 from deer_policies.deer.checkpoint import find, load
 from deer_policies.deer.conformal import Promise, cautious_thresholds, conformal_rule
-from deer_policies.deer.criteria import CRITERIA
-from deer_policies.deer.exits import ThresholdRule
+from deer_policies.deer.criteria import CRITERIA, Candidate
+from deer_policies.deer.deadline import DeadlineRule, SegmentEstimate
+from deer_policies.deer.exits import Decision, ExitRule, ThresholdRule
 from deer_policies.deer.pacing import solved_for
 from deer_policies.deer.thresholds import Calibration, mean_cost, rule_for_average
 from deer_policies.training.calibration import Clip, calibrate, replay
@@ -40,15 +45,54 @@ from deer_sim.tasks import FIXTURE_TASKS
 EPSILON = 0.05
 SHARES = (0.35, 0.45, 0.6, 0.75)
 """Average costs, as shares of all layers'."""
-PASSES = 3
+PASSES = 2
 """How often thresholds are solved again on the head states that they lead to."""
 BISECTIONS = 20
+SLOWDOWN = 0.4
+
+
+@dataclass(frozen=True)
+class VaryingMachine:
+    """The deadline rule on a machine of varying speed: what is predicted is the usual time of each segment."""
+
+    due_s: float
+    usual: SegmentEstimate
+
+    @property
+    def thresholds(self) -> tuple[float, ...]:
+        """It compares nothing."""
+        return ThresholdRule.fixed(len(self.usual.layers_s) - 1).thresholds
+
+    def decide(self, candidates: Sequence[Candidate], step: int) -> Decision:
+        """See `ExitRule`. The speed is drawn from the step."""
+        slowness = float(np.random.default_rng(step).lognormal(0.0, SLOWDOWN))
+        gone_s = slowness * (self.usual.encode_s + sum(self.usual.layers_s[: len(candidates) - 1]))
+        inner = ThresholdRule.fixed(len(self.usual.layers_s) - 1)
+        return DeadlineRule(inner, self.due_s, self.usual, lambda: gone_s).decide(candidates, step)
+
+    def limited(self, exits: int) -> VaryingMachine:
+        """All exits are in use here."""
+        return self
+
+
+def deadline_rule(average: float, model: DeerModel, clips: Sequence[Clip], costs: CostModel) -> VaryingMachine:
+    """The deadline at which the language model costs this on average."""
+    gmac = [0.0, *(costs.llm_gmac(index) for index in range(len(model.exit_layers)))]
+    encode_s = costs.total_gmac(0, head_runs=0) - gmac[1]
+    usual = SegmentEstimate(encode_s, tuple(b - a for a, b in pairwise(gmac)), costs.head_mac / 1e9, 0.0)
+    low, high = 0.0, 4.0 * costs.total_gmac(len(model.exit_layers) - 1)
+    for _ in range(BISECTIONS // 2):
+        middle = (low + high) / 2.0
+        spent = judge(model, clips, VaryingMachine(middle, usual), costs).cost
+        low, high = (middle, high) if spent <= average else (low, middle)
+    return VaryingMachine(low, usual)
 
 
 @dataclass(frozen=True)
 class Judged:
-    """What a rule did on the second half: mean cost as a share of all layers', and how far its actions were."""
+    """What a rule did on the second half: mean cost in GMAC and as a share of all layers', and how far actions were."""
 
+    cost: float
     cost_share: float
     pose_rms: float
     gripper_differs: float
@@ -73,8 +117,11 @@ def solved(name: str, average: float, calibration: Calibration, costs: CostModel
 
 def solved_on_its_own_states(
     name: str, average: float, model: DeerModel, clips: Sequence[Clip], costs: CostModel
-) -> ThresholdRule:
+) -> ExitRule:
     """Solves, replays the clips under what was solved, and solves again."""
+    if name == "deadline":
+        # Some clips are enough to know how speeds and lengths of instructions mix.
+        return deadline_rule(average, model, clips[::5], costs)
     criterion = "action" if name == "conformal" else name
     rule = ThresholdRule.fixed(len(model.exit_layers) - 1)
     for _ in range(PASSES):
@@ -82,7 +129,7 @@ def solved_on_its_own_states(
     return rule
 
 
-def judge(model: DeerModel, clips: Sequence[Clip], rule: ThresholdRule, costs: CostModel) -> Judged:
+def judge(model: DeerModel, clips: Sequence[Clip], rule: ExitRule, costs: CostModel) -> Judged:
     """Replays clips under a rule."""
     spent = full = 0.0
     pose, gripper = [], []
@@ -96,6 +143,7 @@ def judge(model: DeerModel, clips: Sequence[Clip], rule: ThresholdRule, costs: C
     errors, differs = torch.cat(pose), torch.cat(gripper)
     beyond = (errors > EPSILON) | differs
     return Judged(
+        spent / len(errors),
         spent / full,
         float(errors.square().mean().sqrt()),
         float(differs.float().mean()),
@@ -133,11 +181,12 @@ def main() -> None:
     print(f"| asked for | criterion | spent | pose, RMS | gripper differs | beyond {EPSILON} or gripper differs |")
     print("|---|---|---|---|---|---|")
     rules = {}
-    for share in SHARES if arguments.simulate is None else (*SHARES, arguments.share):
-        for name in (*CRITERIA, "conformal"):
+    for share in sorted({*SHARES, arguments.share}):
+        for name in (*CRITERIA, "deadline", "conformal"):
             rule = solved_on_its_own_states(name, share * mean_full, model, solving, costs)
             found = judge(model, judging, rule, costs)
-            rules[name] = rule
+            if share == arguments.share:
+                rules[name] = rule
             print(
                 f"| {share:.0%} | {name} | {found.cost_share:.1%} | {found.pose_rms:.4f} | "
                 f"{found.gripper_differs:.2%} | {found.beyond_epsilon:.1%} |"

@@ -15,7 +15,7 @@ from deer_ros.cli.budget_options import PEAKS, add_average, add_peaks, budget_as
 from deer_ros.cli.calibrate import add_promise
 
 if TYPE_CHECKING:
-    from deer_policies.deer.exits import ThresholdRule
+    from deer_policies.deer.exits import ExitRule
     from deer_policies.deer.policy import DeerPolicy
     from deer_policies.interfaces import Budget, Policy
     from deer_sim.chains import Chain
@@ -91,7 +91,7 @@ def make_policy(
     precision: str = "float32",
     reuse_views_below: float = 0.0,
     budget: Budget | None = None,
-    rule: ThresholdRule | None = None,
+    rule: ExitRule | None = None,
     device: str = "cpu",
 ) -> DeerPolicy:
     """Builds the policy, on one thread, with the budget of its checkpoint, another, or an exit rule."""
