@@ -5,7 +5,7 @@ Written from the description of the release, for layouts that no recording of it
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -52,6 +52,8 @@ class Layout:
 
 NINE = Layout("mpt_9b", cross_every=4, kept_layers=8)
 """What tells the 9B layout from the 3B one: no qk-norm, cross-attention before every fourth layer, other names."""
+SIX_HEADS = replace(NINE, cross_every=3, kept_layers=11, exit_interval=3, heads=6, dim=48, lstm_layers=3, image=56)
+"""A number of heads that is no power of two, and a last exit that is not a whole interval behind the one before."""
 ODD = Layout(
     "mpt_dolly_3b",
     cross_every=2,
@@ -214,10 +216,18 @@ class OfficialFormulas:
     def media(self, rgb: torch.Tensor, grip: torch.Tensor) -> torch.Tensor:
         return torch.cat([self.resampler(self.vision(rgb)), self.resampler(self.vision(grip))], 1)
 
+    def slopes(self, heads: int) -> list[float]:
+        """MPT-1B's are a geometric series; MPT-7B's skip in that of the next power of two, and then fill up."""
+        if self.layout.qk_norm:
+            return [2.0 ** (-8.0 * head / heads) for head in range(1, heads + 1)]
+        power = next(2**k for k in range(9) if 2**k >= heads)
+        series = [2.0 ** (-8.0 * head / power) for head in range(1, power + 1)]
+        return series if power == heads else (series[1::2] + series[::2])[:heads]
+
     def hidden_states(self, ids: torch.Tensor, mask: torch.Tensor, media: torch.Tensor) -> torch.Tensor:
         """(layers, batch, tokens, dim), behind every layer."""
         layout, tokens = self.layout, ids.shape[1]
-        slopes = 2.0 ** (-8.0 * torch.arange(1, layout.heads + 1, dtype=torch.float64) / layout.heads)
+        slopes = torch.tensor(self.slopes(layout.heads), dtype=torch.float64)
         distance = torch.arange(tokens)[:, None] - torch.arange(tokens)
         hidden = (distance < 0)[None, None] | ~mask.bool()[:, None, None, :]
         bias = (-slopes[:, None, None] * distance)[None].masked_fill(hidden, -torch.inf)

@@ -131,7 +131,6 @@ class _Recorder:
         self.run("dyn_never", lambda step, distances, checked: checked == last, deltas=True)
         seen = np.stack([self.arrays[f"dyn_never/deltas/{step}"] for step in range(STEPS)])
         limits = [*np.median(seen, axis=0)[:-1].tolist(), 1e5]
-        self.arrays["dyn_thresholds"] = np.array(limits)
 
         def met(distances: list[float]) -> bool:
             return distances[-1] <= limits[len(distances) - 1]
@@ -139,6 +138,12 @@ class _Recorder:
         self.run("dyn", lambda step, distances, checked: met(distances), deltas=True)
         self.run("dyn_max4", lambda step, distances, checked: met(distances) or checked >= 3, deltas=True)
         self.run(f"dyn_stage{STAGE}", lambda step, distances, checked: met(distances), deltas=True, stage=STAGE)
+        # Thresholds as low as the same exits allow: each equals a distance, and such a step exits there.
+        runs = [found for key, found in self.arrays.items() if "/deltas/" in key and not key.startswith("dyn_never")]
+        for position, limit in enumerate(limits[:-1]):
+            below = [found[position] for found in runs if len(found) > position and found[position] <= limit]
+            limits[position] = max(below, default=limit)
+        self.arrays["dyn_thresholds"] = np.array(limits)
 
     def run(
         self, key: str, stops: Callable[[int, list[float], int], bool], deltas: bool = False, stage: int = 1

@@ -11,17 +11,17 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 
-from deer_policies.deer import action_head, attention, backbone, exits, language, segments, thresholds
+from deer_policies.deer import action_head, attention, backbone, criteria, exits, language, segments, thresholds
 from deer_policies.errors import CheckpointError, ConfigError, DeerError
 from deer_policies.parity import runs, training
 from deer_policies.parity.comparison import Comparison
 from deer_policies.parity.recording import Recording
 from deer_policies.parity.replay import STAGES, replay
 from deer_ros.cli.main import main
-from tests.policies.official_formulas import NINE, ODD, Layout
+from tests.policies.official_formulas import NINE, ODD, SIX_HEADS, Layout
 from tests.policies.synthetic_recording import write_arrays, write_recording
 
-FOLDERS = {"9b": (NINE, 0), "9b, another seed": (NINE, 1), "odd sizes": (ODD, 0)}
+FOLDERS = {"9b": (NINE, 0), "9b, another seed": (NINE, 1), "six heads": (SIX_HEADS, 2), "odd sizes": (ODD, 0)}
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,7 @@ def test_every_stage_holds(written, name):
     assert report.not_replayed == ("grad_norm_note",)
 
 
-@pytest.mark.parametrize(("name", "layout"), [("9b", NINE), ("odd sizes", ODD)])
+@pytest.mark.parametrize(("name", "layout"), [("9b", NINE), ("six heads", SIX_HEADS), ("odd sizes", ODD)])
 def test_the_configuration_is_read_from_the_folder(written, name, layout: Layout):
     config = Recording(written[name][0]).config
     assert config.language.exit_layers == tuple(layout.exits)
@@ -143,6 +143,14 @@ def ones(self, batch):
     return action_head.HeadState(*[torch.ones(self.config.lstm_layers, batch, self.config.lstm_hidden)] * 2)
 
 
+def below_only(self, candidates, step):
+    """Stops below the threshold; the release also does at it."""
+    position = len(candidates) - 2
+    distance = float(self.criterion.distance(candidates[-2], candidates[-1], step))
+    last = position == len(self.thresholds) - 1
+    return exits.Decision(last or distance < self.thresholds[position], distance)
+
+
 def never_deeper(self, candidates, step):
     return exits.Decision(True, None)
 
@@ -166,6 +174,38 @@ def test_a_mechanism_that_is_wrong_is_noticed(written, monkeypatch, owner, name,
     assert held(folder, stage) == [True]
     monkeypatch.setattr(owner, name, wrong)
     assert held(folder, stage) == [False]
+
+
+def test_rounding_does_not_decide_at_a_distance_that_equals_its_threshold(written, monkeypatch):
+    folder, arrays = written["six heads"]
+    limits = arrays["dyn_thresholds"][:-1]
+    distances = [arrays[f"dyn/deltas/{step}"] for step in range(len(arrays["dyn/exit"]))]
+    assert any((found[: len(limits)] == limits[: len(found)]).any() for found in distances)
+    for shift in (1e-6, -1e-6):
+        monkeypatch.setattr(
+            criteria, "action_distance", lambda a, b, shift=shift: (a - b).square().mean(-1).sqrt() + shift
+        )
+        assert held(folder, "dynamic exits") == [True]
+    monkeypatch.setattr(criteria, "action_distance", lambda a, b: (a - b).square().mean(-1).sqrt() + 1e-3)
+    assert held(folder, "dynamic exits") == [False]
+    monkeypatch.undo()
+    monkeypatch.setattr(exits.ThresholdRule, "decide", below_only)
+    assert held(folder, "dynamic exits") == [False]
+
+
+def test_a_decision_that_the_recorded_distances_do_not_call_for(nine):
+    folder, arrays = nine
+    step = int(np.argmax(arrays["dyn/exit"] < arrays["exit_ids"][-1]))
+    position = len(arrays[f"dyn/deltas/{step}"]) - 1
+    arrays["dyn_thresholds"][position] = arrays[f"dyn/deltas/{step}"][-1] - 1e-6
+    write_arrays(folder, arrays)
+    assert held(folder, "dynamic exits") == [False]
+
+
+def test_a_setting_that_nothing_looks_at_is_told(nine):
+    folder, arrays = nine
+    write_arrays(folder, {**arrays, "cfg/pooling": np.array("avg"), "another/number": np.zeros(2)})
+    assert set(replay(folder).not_replayed) == {"another/number", "cfg/pooling", "grad_norm_note"}
 
 
 def test_the_norm_before_the_last_auxiliary_head_matters(nine):
@@ -217,9 +257,12 @@ def test_an_array_that_is_missing_is_named(nine, key):
 
 def test_a_stage_that_is_missing_is_named_unless_it_may_be(nine):
     folder, arrays = nine
-    write_arrays(folder, {name: value for name, value in arrays.items() if not name.startswith(("raw_", "dyn_stage"))})
-    missing = [result.name for result in replay(folder).results if not result.recorded]
-    assert missing == ["preprocessing", "stage reuse"]
+    left_out = ("raw_", "dyn_stage", "dyn_never", "generate", "train_losses")
+    write_arrays(folder, {name: value for name, value in arrays.items() if not name.startswith(left_out)})
+    report = replay(folder)
+    assert report.holds
+    missing = [result.name for result in report.results if not result.recorded]
+    assert missing == ["preprocessing", "stage reuse", "criterion values", "training losses"]
     write_arrays(folder, {name: value for name, value in arrays.items() if not name.startswith("static/")})
     with pytest.raises(ConfigError, match="nothing is recorded of static exits"):
         replay(folder)

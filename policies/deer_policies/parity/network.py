@@ -25,7 +25,7 @@ def prompt(recording: Recording, found: Comparison) -> None:
     for samples in _batches(recording):
         ids, mask = tokenizer.encode_batch(texts[:samples])
         found.same(f"ids{samples}", ids, recording.array(f"ids{samples}"))
-        found.same(f"mask{samples}", mask, recording.array(f"mask{samples}").astype(bool))
+        found.same(f"mask{samples}", mask, recording.array(f"mask{samples}"))
 
 
 def preprocessing(recording: Recording, found: Comparison) -> None:

@@ -103,10 +103,13 @@ class _Recorded:
 
 
 def _exit_for(rule: ThresholdRule, distances: list[float]) -> int:
-    """Position of the exit that the rule takes on recorded distances; -1 if it would go on behind the last of them."""
+    """Number of exits that the rule goes past on recorded distances; all of them if it would go on behind the last."""
     rule = ThresholdRule(rule.thresholds, _Recorded(distances))
-    stops = (rule.decide(range(-1, position + 1), 0).stop for position in range(len(distances)))
-    return next((position for position, stop in enumerate(stops) if stop), -1)
+    candidates: Any = range(-1, len(distances))
+    for position in range(len(distances)):
+        if rule.decide(candidates[: position + 2], 0).stop:
+            return position
+    return len(distances)
 
 
 def _settled(rule: ThresholdRule, distances: list[float]) -> ThresholdRule:
@@ -136,7 +139,8 @@ def _rollout(recording: Recording, found: Comparison, key: str, rule_at: RuleAt)
         if recording.has(f"{key}/deltas"):
             checked = recording.array(f"{key}/deltas/{step}").tolist()
         if checked:
-            found.same(f"{key}/deltas", recording.exit_layers[_exit_for(rule, checked)], exits[step])
+            deeper = recording.exit_layers[_exit_for(rule, checked) :]
+            found.same(f"{key}/deltas", deeper[:1], [exits[step]])
             rule = _settled(rule, checked)
         media = model.media(recording.images[step : step + 1])
         candidates, distances = run_to_exit(model, text, media, None, state, rule, step)
