@@ -121,9 +121,10 @@ def own_policy(name: str) -> Policy:
 
     module, _, function = name.partition(":")
     try:
-        made = getattr(importlib.import_module(module), function)()
+        make = getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError) as error:
         raise ConfigError(f"--policy {name}: {error}; write MODULE:FUNCTION, with the module on PYTHONPATH") from error
+    made = make()
     if not isinstance(made, Policy):
         raise ConfigError(f"--policy {name}: it returned a {type(made).__name__}; see deer_policies.interfaces.Policy")
     return made
