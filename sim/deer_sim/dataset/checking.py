@@ -216,9 +216,10 @@ def _summary(dataset: CalvinDataset, numbers: Sequence[int], seen: _Seen) -> Ite
         yield "scenes: " + ", ".join(f"{name} {first}-{last}" for name, (first, last) in dataset.scenes.items())
     lengths = [item.end - item.start for item in annotations] or [0]
     annotated = len({number for item in annotations for number in range(item.start, item.end)})
+    tasks, sentences = {item.task for item in annotations}, {item.instruction for item in annotations}
     yield (
         f"{len(annotations)} annotations of {min(lengths)} to {max(lengths)} frames, {annotated} different frames in "
-        f"all; {len({item.task for item in annotations})} tasks, {len({item.instruction for item in annotations})} sentences"
+        f"all; {len(tasks)} tasks, {len(sentences)} sentences"
     )
     yield "vectors: " + ", ".join(
         f"{kind.removeprefix('dtype ')} in {count} frames" for kind, count in kinds.items() if kind.startswith("dtype")
