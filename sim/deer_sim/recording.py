@@ -122,7 +122,7 @@ class VideoReader:
             raise ConfigError(
                 f"{self.path} has {self._position} frames, but frame {first + count - 1} is asked for; copy it again"
             ) from None
-        except OSError as error:
+        except (OSError, ValueError) as error:
             raise ConfigError(f"{self.path} can't be read: {error}; copy it again") from error
         return found
 
@@ -132,7 +132,7 @@ class VideoReader:
         try:
             self._container = av.open(str(self.path))
             self._frames = self._container.decode(video=0)
-        except (OSError, IndexError) as error:
+        except (OSError, ValueError, IndexError) as error:
             raise ConfigError(f"{self.path} can't be read: {error}; copy it again") from error
         self._position = 0
 

@@ -152,6 +152,7 @@ def _arrays(folder: LeRobotFolder, entry: Entry, names: Names) -> dict[str, np.n
 def _absolute_actions(robot_obs: np.ndarray, rel_actions: np.ndarray) -> np.ndarray:
     """Pose of the step after and gripper command, as CALVIN records them; for the last step, where the action leads."""
     last = robot_obs[-1:, :6] + rel_actions[-1:, :6] * FULL_SCALE
+    last[:, 3:] = (last[:, 3:] + np.pi) % (2 * np.pi) - np.pi
     return np.concatenate([np.concatenate([robot_obs[1:, :6], last]), rel_actions[:, 6:]], axis=1)
 
 
