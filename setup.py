@@ -34,6 +34,7 @@ setup(
         "policy": ["torch", "safetensors", "tokenizers", "pillow", "huggingface-hub"],
         "train": ["tensorboardX"],
         "sim": ["pybullet", "gymnasium", "pillow", "av", "scipy"],
+        "lerobot": ["pyarrow"],
         "quantisation": ["torchao"],
         "ray": ["ray"],
         "cli": ["rich", "jinja2", "optuna"],

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from deer_policies.errors import DeerError
 
 COMMANDS = (
-    *("demo", "up", "doctor", "collect", "import", "train", "calibrate", "tune"),
+    *("demo", "up", "doctor", "collect", "dataset", "import", "train", "calibrate", "tune"),
     *("eval", "compare", "replay", "crosscheck", "parity", "cost", "measure"),
 )
 """Subcommands in the order of `deer --help`; each is the module `deer_ros.cli.<name>` with HELP, configure and run.

@@ -23,9 +23,11 @@ from deer_policies.interfaces import Budget
 from deer_policies.training.episodes import Episode, EpisodeStreams, load_episode
 from deer_policies.training.language_pretraining import pretrain_language
 from deer_policies.training.parallel import Processes
+from deer_policies.training.read_ahead import ReadAhead
 from deer_policies.training.recipe import Recipe, Round
 from deer_policies.training.trainer import Trainer
 from deer_ros.cli.calibration_run import CalibrationPlan, calibrate_in_simulation
+from deer_ros.cli.calvin_data import CalvinEpisodes, calvin_split
 from deer_ros.cli.training_data import make_episodes, plan_round
 from deer_sim import instructions
 from deer_sim.tasks import TASKS
@@ -73,6 +75,8 @@ class TrainingRun:
         if self._processes.first and not path.exists():
             language = self._config.language
             corpus = [text for task in TASKS for text in instructions.training(task)]
+            if self._recipe.data is not None:
+                corpus += self._recorded("training").sentences
             tokenizer = Tokenizer.train(corpus, language.vocabulary, language.max_tokens, self._config.lowercase)
             _write(path, tokenizer.to_json())
         self._processes.wait()
@@ -102,7 +106,7 @@ class TrainingRun:
         batch = self._processes.share(settings.batch)
         streams = EpisodeStreams(episodes, batch, settings.window, rng, settings.carry_state)
         logger.info("%s: %d episodes, %d steps of data", name, len(episodes), streams.steps)
-        trainer.run(phase, streams, name)
+        trainer.run(phase, ReadAhead(streams), name)
         path = self._policy_of(name)
         if self._processes.first and not path.exists():
             save(path, Checkpoint(trainer.average, self._tokenizer))
@@ -118,7 +122,10 @@ class TrainingRun:
         held_out: list[Episode] = []
         if recipe.validation is not None:
             count, seed = recipe.validation.episodes_per_task, recipe.seed * 100 + VALIDATION_SEED
-            held_out = self._episodes(VALIDATION, count, seed, None, "training")
+            if recipe.data is None:
+                held_out = self._episodes(VALIDATION, count, seed, None, "training")
+            else:
+                held_out = self._recorded_episodes("validation", count)
         return Trainer(
             self._initial_model(config),
             self._tokenizer,
@@ -167,7 +174,22 @@ class TrainingRun:
         if wrong:
             raise ConfigError(f"{self._recipe.weights} does not fit the recipe's preset and policy at {wrong[:5]}")
 
+    def _recorded(self, split: str) -> CalvinEpisodes:
+        recipe = self._recipe
+        assert recipe.data is not None
+        folder = calvin_split(Path(recipe.data.calvin), split)
+        return CalvinEpisodes(folder, recipe.tasks, self._config.preprocess, self._folder.parent / "calvin")
+
+    def _recorded_episodes(self, split: str, most_per_task: int | None = None) -> list[Episode]:
+        episodes = self._recorded(split)
+        if self._processes.first:
+            episodes.pack(self._workers)
+        self._processes.wait()
+        return episodes.load(most_per_task)
+
     def _round_episodes(self, index: int, part: Round) -> list[Episode]:
+        if index == 0 and self._recipe.data is not None:
+            return self._recorded_episodes("training")
         policy = None if part.expert_acts else self._policy_of(f"round-{index - 1}")
         return self._episodes(
             f"round-{index}", part.episodes_per_task, self._recipe.seed * 100 + index, policy, "training"

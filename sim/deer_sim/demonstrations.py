@@ -126,7 +126,7 @@ def _run_in_worker(index: int) -> Record:
     episode, attempts = demonstrate(plan, index, _worker["environment"], _worker["expert"])
     first = index * SLOT
     write_frames(folder, first, episode)
-    sums = Statistics.of(episode)
+    sums = Statistics.of(episode.robot_obs, episode.scene_obs, episode.actions)
     record = Record(
         index=index,
         instruction=episode.instruction,
@@ -199,4 +199,6 @@ def _finish(plan: Plan, folder: Path, records: Sequence[Record]) -> None:
     statistics = records[0].statistics
     for record in records[1:]:
         statistics = statistics + record.statistics
-    write_index(folder, plan.scene, [record.annotation for record in records], statistics)
+    recordings = [(record.start, record.end - 1) for record in records]
+    scenes = {f"calvin_scene_{plan.scene}": (recordings[0][0], recordings[-1][1])}
+    write_index(folder, recordings, [record.annotation for record in records], scenes, statistics)

@@ -25,6 +25,8 @@ STEPS = 4
 def episode(images: bool = True) -> Episode:
     rng = np.random.default_rng(0)
     labels = rng.uniform(-1, 1, (STEPS, 7)).astype(np.float32)
+    actions = rng.normal(size=(STEPS, 7))
+    labels[:, 6] = actions[:, 6] = [1.0, 1.0, -1.0, -1.0]
     return Episode(
         task="open_drawer",
         instruction="pull out the drawer",
@@ -35,9 +37,13 @@ def episode(images: bool = True) -> Episode:
         scene_obs=rng.normal(size=(STEPS, 24)),
         rel_actions=labels,
         executed=labels,
-        actions=rng.normal(size=(STEPS, 7)),
+        actions=actions,
         disturbed=np.array([False, True, False, False]),
     )
+
+
+def statistics(made: Episode) -> Statistics:
+    return Statistics.of(made.robot_obs, made.scene_obs, made.actions)
 
 
 @pytest.fixture
@@ -45,7 +51,7 @@ def folder(tmp_path: Path) -> Path:
     made = episode()
     write_frames(tmp_path, 360, made)
     annotation = Annotation(made.instruction, made.task, 360, 360 + STEPS)
-    write_index(tmp_path, "D", [annotation], Statistics.of(made))
+    write_index(tmp_path, [(360, 363)], [annotation], {"calvin_scene_D": (360, 363)}, statistics(made))
     return tmp_path
 
 
@@ -79,7 +85,7 @@ def test_statistics_are_those_of_the_frames(folder: Path) -> None:
 
 
 def test_statistics_add_up() -> None:
-    one = Statistics.of(episode())
+    one = statistics(episode())
     assert (one + one).count == 2 * STEPS
     assert (one + one).text() == one.text()
 
@@ -122,3 +128,18 @@ def test_dictionary_file_that_is_none_is_refused(tmp_path: Path) -> None:
     path.write_bytes(pickle.dumps({}))
     with pytest.raises(ConfigError, match="can't be read"):
         read_dictionary(path)
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+def test_dictionary_files_of_older_numpy_are_read(tmp_path: Path, protocol: int) -> None:
+    value = {"emb": np.arange(6, dtype=np.float32).reshape(2, 1, 3), "indx": [(1, np.int64(65))], "ann": ["open it"]}
+    path = tmp_path / "auto_lang_ann.npy"
+    content = pickle.dumps(np.array(value, object), protocol)
+    if protocol < 4:
+        content = content.replace(b"numpy._core", b"numpy.core")
+    with open(path, "wb") as file:
+        np.lib.format.write_array_header_1_0(file, {"descr": "|O", "fortran_order": False, "shape": ()})
+        file.write(content)
+    found = read_dictionary(path)
+    np.testing.assert_array_equal(found.pop("emb"), value.pop("emb"))
+    assert found == value

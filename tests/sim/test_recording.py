@@ -1,4 +1,4 @@
-"""Tests of the video writer: what it writes is read back frame by frame."""
+"""Tests of the video writer and reader: what is written is read back frame by frame."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from deer_policies.errors import ConfigError
-from deer_sim.recording import VideoWriter
+from deer_sim.recording import VideoReader, VideoWriter
 
 
 def test_film_plays_in_a_browser_and_keeps_its_frames(tmp_path: Path) -> None:
@@ -65,3 +65,26 @@ def test_wrong_frame_is_refused_and_the_film_goes_on(tmp_path: Path, frame: np.n
         assert writer.frames == 1
     with pytest.raises(ConfigError, match="closed"):
         writer.add(np.zeros((48, 64, 3), np.uint8))
+
+
+def test_reader_gives_the_frames_that_are_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "film.mp4"
+    with VideoWriter(path, 64, 48, keyframe_every=2) as writer:
+        for level in range(20, 220, 20):
+            writer.add(np.full((48, 64, 3), level, np.uint8))
+    with av.open(str(path)) as container:
+        assert [frame.key_frame for frame in container.decode(video=0)] == [True, False] * 5
+    reader = VideoReader(path)
+    for first, count in ((0, 3), (3, 2), (7, 1), (1, 4)):
+        levels = [frame.mean() for frame in reader.read(first, count)]
+        assert levels == pytest.approx([20 + 20 * (first + step) for step in range(count)], abs=4)
+    with pytest.raises(ConfigError, match="has 10 frames, but frame 10 is asked for"):
+        reader.read(8, 3)
+    reader.close()
+
+
+def test_damaged_film_is_named(tmp_path: Path) -> None:
+    (tmp_path / "film.mp4").write_bytes(b"no film")
+    for name in ("film.mp4", "missing.mp4"):
+        with pytest.raises(ConfigError, match=f"{name} can't be read"):
+            VideoReader(tmp_path / name).read(0, 1)

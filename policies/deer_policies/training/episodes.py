@@ -133,7 +133,8 @@ class EpisodeStreams:
 
     def state(self) -> dict[str, Any]:
         """Where the streams are, in plain values: with it, other streams over the same episodes go on exactly here."""
-        return {"playing": self._playing, "position": self._position, "rng": json.dumps(self._rng.bit_generator.state)}
+        rng = json.dumps(self._rng.bit_generator.state)
+        return {"playing": list(self._playing), "position": list(self._position), "rng": rng}
 
     def go_on_from(self, state: dict[str, Any]) -> None:
         """Takes up what `state` gave."""

@@ -66,13 +66,13 @@ class Round:
     """New episodes, then a phase of training on all that there are.
 
     Attributes:
-        episodes_per_task: episodes to add for each task.
         phase: the training that follows.
+        episodes_per_task: episodes to add for each task; 0 in a first round whose episodes are the recipe's `data`.
         expert_acts: True records demonstrations; False lets the policy act and the expert correct (DAgger).
     """
 
-    episodes_per_task: int
     phase: Phase
+    episodes_per_task: int = 0
     expert_acts: bool = False
 
 
@@ -148,6 +148,17 @@ class Validation:
 
 
 @dataclass(frozen=True)
+class RecordedData:
+    """Episodes that are there already: the first round trains on them, and `validation` measures on their validation.
+
+    Attributes:
+        calvin: folder of a dataset in CALVIN's layout, such as task_D_D.
+    """
+
+    calvin: str
+
+
+@dataclass(frozen=True)
 class Recipe:
     """All of a training run.
 
@@ -158,6 +169,7 @@ class Recipe:
         weights: checkpoint (.safetensors) to start from, such as `deer import` makes; None starts from random weights.
         scenes, tasks: where and what is demonstrated.
         rounds: data and training, in order.
+        data: recorded episodes for the first round; None has the expert demonstrate.
         heads: the last phase, on the heads alone.
         language: training of the language layers before the first round; None for a pretrained language model.
         optimisation: see `Optimisation`.
@@ -174,6 +186,7 @@ class Recipe:
     tasks: tuple[str, ...]
     rounds: tuple[Round, ...]
     heads: Phase
+    data: RecordedData | None = None
     language: LanguagePhase | None = None
     optimisation: Optimisation = field(default_factory=Optimisation)
     policy: dict[str, Any] = field(default_factory=dict)
@@ -184,8 +197,15 @@ class Recipe:
     average_llm_gmac: float | None = None
 
     def __post_init__(self) -> None:
-        if not self.rounds or not self.rounds[0].expert_acts:
-            raise ConfigError("a recipe needs rounds, the first with expert_acts: true; nobody else can act yet")
+        if not self.rounds:
+            raise ConfigError("a recipe needs at least one round")
+        first, later = self.rounds[0], self.rounds[1:]
+        if self.data is None and not first.expert_acts:
+            raise ConfigError("the first round needs expert_acts: true, or the recipe data; nobody else can act yet")
+        if self.data is not None and (first.expert_acts or first.episodes_per_task):
+            raise ConfigError("the first round trains on the data; leave out its expert_acts and episodes_per_task")
+        if any(part.episodes_per_task < 1 for part in (later if self.data else self.rounds)):
+            raise ConfigError("a round needs episodes_per_task of at least 1")
         if self.weights is not None and self.language is not None:
             raise ConfigError("a recipe names both weights and a language phase; start from the one or the other")
         if not self.scenes or not self.tasks:
@@ -243,6 +263,8 @@ def load_recipe(path: Path) -> Recipe:
         if name in optimisation:
             optimisation[name] = tuple(optimisation[name])
     values["optimisation"] = _build(Optimisation, optimisation, f"{path}: optimisation")
+    if values.get("data") is not None:
+        values["data"] = _build(RecordedData, values["data"], f"{path}: data")
     if values.get("validation") is not None:
         values["validation"] = _build(Validation, values["validation"], f"{path}: validation")
     for name in ("scenes", "tasks"):

@@ -25,6 +25,7 @@ from deer_policies.training.log import TrainingLog
 from deer_policies.training.objective import Batch, head_losses, total_loss
 from deer_policies.training.optimiser import make_optimiser, scheduled_rate, set_rates
 from deer_policies.training.parallel import Processes
+from deer_policies.training.read_ahead import ReadAhead
 from deer_policies.training.recipe import Optimisation, Phase, Validation
 from deer_policies.training.validation import held_out_loss
 
@@ -91,7 +92,7 @@ class Trainer:
         if (folder / "trainer.pt").exists():
             self._restore(folder / "trainer.pt")
 
-    def run(self, phase: Phase, streams: EpisodeStreams, name: str) -> None:
+    def run(self, phase: Phase, streams: EpisodeStreams | ReadAhead, name: str) -> None:
         """Trains until the phase's steps are done or the validation ends it; skips a phase that is finished.
 
         A phase that was interrupted goes on with every number as if it had not been. Ctrl-C ends it after the update in
@@ -165,7 +166,7 @@ class Trainer:
         values = torch.stack([value.detach() for value in found.values()]).tolist()
         return {name: share * value for name, value in zip(found, values, strict=True)}
 
-    def _begin(self, name: str, optimiser: torch.optim.Optimizer, streams: EpisodeStreams) -> None:
+    def _begin(self, name: str, optimiser: torch.optim.Optimizer, streams: EpisodeStreams | ReadAhead) -> None:
         if self._phase == name and self._saved is not None:
             self._take_up(self._saved, optimiser, streams)
         else:
@@ -229,7 +230,7 @@ class Trainer:
         place = {"phase": self._phase, "step": self._phase_step, "total_steps": self.steps_done}
         return place | values | {"time_s": time.time()}
 
-    def _save(self, optimiser: torch.optim.Optimizer, streams: EpisodeStreams) -> None:
+    def _save(self, optimiser: torch.optim.Optimizer, streams: EpisodeStreams | ReadAhead) -> None:
         device = self._processes.device
         own = self._processes.gather(
             {
@@ -276,7 +277,9 @@ class Trainer:
         except Exception as error:
             raise CheckpointError(f"{path} can't be taken up ({error}); delete it to train from the start") from error
 
-    def _take_up(self, saved: dict[str, Any], optimiser: torch.optim.Optimizer, streams: EpisodeStreams) -> None:
+    def _take_up(
+        self, saved: dict[str, Any], optimiser: torch.optim.Optimizer, streams: EpisodeStreams | ReadAhead
+    ) -> None:
         device = self._processes.device
         optimiser.load_state_dict(saved["optimiser"])
         streams.go_on_from(saved["streams"])
