@@ -107,6 +107,7 @@ class _Recorder:
         repeated = (part.expand(STEPS, -1) for part in (ids, mask))
         self.states = self.official.hidden_states(*repeated, media).transpose(0, 1)
         self.put("hidden_b1", self.listed(self.states[:1].transpose(0, 1)))
+        self.put("n_hidden_states", len(self.arrays["hidden_b1"]))
         self.put("hidden_b3_padded", self.listed(self.official.hidden_states(*self.tokens(TEXTS), media[:3])))
         self.put("exit_ids", self.layout.exits)
 

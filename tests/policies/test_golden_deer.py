@@ -54,7 +54,6 @@ def test_what_is_recorded_and_not_replayed(report):
         "dyn_never/history_memory_len",
         "dyn_stage3/history_memory_len",
         "grad_norm_note",
-        "n_hidden_states",
         "official_step_delta/...",
         "pad_check/fraction_of_dims_changed",
         "pad_check/pooled_max_diff",

@@ -79,6 +79,8 @@ def test_the_runs_take_different_exits(written):
         ("clip_tokens_rgb", {"vision tokens", "resampler"}),
         ("perceiver_rgb", {"resampler"}),
         ("hidden_b1", {"hidden states", "pooled features"}),
+        ("n_hidden_states", {"hidden states"}),
+        ("mask3", {"prompt and token ids"}),
         ("hidden_b3_padded", {"padded batch", "pooled features"}),
         ("exit_ids", {"exit layers"}),
         ("static/3/lstm_c", {"static exits"}),
@@ -291,6 +293,11 @@ def test_settings_of_another_recording(nine):
         ("perceiver.latents", None, "resampler.latents"),
         ("lang_encoder.transformer.blocks.2.decoder_layer.attn.Wqkv.weight", None, r"layers\.2\.block\.qkv\.weight"),
         ("extra_exit.rnn.layers.3.weight_hh_l0", lambda x: x[:-1], r"head\.lstm\.1\.weight_hh_l0"),
+        (
+            "lm_head.actions.mlp.0.weight",
+            lambda x: torch.ones(2),
+            r"head parameter lm_head\.actions\.mlp\.0.*layerwise",
+        ),
         ("lang_encoder.transformer.blocks.2.surprise", lambda x: torch.ones(2), "unknown parameter .*surprise"),
     ],
 )

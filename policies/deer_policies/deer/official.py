@@ -112,7 +112,8 @@ def official_name(name: str, exits: int) -> str | None:
 
 def _head_name(rest: str, name: str) -> str:
     network = re.fullmatch(r"(actions|gripper)\.mlp\.(\d+)\.(weight|bias)", rest)
-    if network:
+    # Dropout, linear layer, LayerNorm and ReLU take turns; where dropout is not layerwise, the numbers are others.
+    if network and int(network[2]) % 4 in (1, 2):
         return f"{'pose' if network[1] == 'actions' else 'gripper'}.{network[2]}.{network[3]}"
     recurrent = re.fullmatch(r"rnn\.layers\.(\d+)\.(\w+)", rest)
     if recurrent:
@@ -121,7 +122,8 @@ def _head_name(rest: str, name: str) -> str:
         if kind < 2:
             return f"{('lstm', 'norms')[kind]}.{layer}.{recurrent[2]}"
     raise CheckpointError(
-        f"the official checkpoint holds an unknown head parameter {name}; its layout is not supported"
+        f"the official checkpoint holds an unknown head parameter {name}; supported are heads with LayerNorm and "
+        "dropout mode 'layerwise'"
     )
 
 

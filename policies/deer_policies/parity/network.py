@@ -54,7 +54,10 @@ def resampler(recording: Recording, found: Comparison) -> None:
 def hidden_states(recording: Recording, found: Comparison) -> None:
     """Text and the recorded latents -> the output of every layer, and of the final norm where that was recorded."""
     states = recording.layer_outputs(recording.text(1), recording.tensor("vision_x")[0])
-    found.near("hidden_b1", *_matched(recording, states, recording.tensor("hidden_b1")))
+    ours, recorded = _matched(recording, states, recording.tensor("hidden_b1"))
+    found.near("hidden_b1", ours, recorded)
+    if recording.has("n_hidden_states"):
+        found.same("n_hidden_states", len(ours), recording.setting("n_hidden_states"))
 
 
 def padded_batch(recording: Recording, found: Comparison) -> None:
