@@ -63,7 +63,7 @@ class Cameras:
         self._layers.show_only(self._layers.moving)
         picture, depth = self._draw(*draw)
         behind = (depth > self._still[1]) | np.isinf(depth)
-        picture[behind] = self._still[0][behind]
+        np.copyto(picture, self._still[0], where=behind[:, :, None])
         return picture
 
     def gripper(self) -> np.ndarray:
