@@ -45,3 +45,21 @@ def test_parts_out_of_view_are_not_drawn(both):
     assert arm <= layers.in_view(
         np.array([-0.34, -2.0, 0.6]), np.array([0.0, 1.0, 0.0]), np.array([0.0, 0.0, 1.0]), 0.6
     )
+
+
+def test_a_light_or_a_door_that_changes_is_seen_at_once(both):
+    _, layered, whole = both
+    for environment in (layered, whole):
+        environment.reset(seed=0)
+    before = layered.pictures()[0]
+    for change in (
+        lambda fixtures: fixtures._set_led(True),
+        lambda fixtures: fixtures._set_bulb(True),
+        lambda fixtures: fixtures._client.resetJointState(fixtures.body, fixtures._joints[1], 0.1),
+    ):
+        for environment in (layered, whole):
+            change(environment._fixtures)
+        found, wanted = layered.pictures()[0], whole.pictures()[0]
+        assert (found != before).any(axis=2).sum() > 10
+        assert (found != wanted).any(axis=2).sum() <= 4
+        before = found

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from deer_sim.engine.fixtures import Fixtures
 from deer_sim.engine.scene import Rgba
 
 Part = tuple[int, int]
@@ -29,15 +30,16 @@ def _corners(file: str) -> np.ndarray:
 class Layers:
     """The drawn parts of a physics client, each of which can be hidden."""
 
-    def __init__(self, client: Any, free_bodies: set[int], changing: set[Part]) -> None:
+    def __init__(self, client: Any, free_bodies: set[int], fixtures: Fixtures) -> None:
         """Takes stock of the client.
 
         Args:
             client: a `pybullet_utils.bullet_client.BulletClient` in which everything is loaded.
             free_bodies: bodies that can move as a whole; others are fixed to the world.
-            changing: parts whose colour changes.
+            fixtures: of the table, whose parts move now and then, and whose lights change their colours.
         """
         self._client = client
+        self._fixtures = fixtures
         self._colours: dict[Part, list[Rgba]] = {}
         self._boxes: dict[Part, np.ndarray] = {}
         still: set[Part] = set()
@@ -50,7 +52,7 @@ class Layers:
             for shape in client.getVisualShapeData(body):
                 part = (body, shape[1])
                 self._colours.setdefault(part, []).append(shape[7])
-                if part in changing:
+                if part in fixtures.light_colours():
                     continue
                 if shape[1] in fixed:
                     still.add(part)
@@ -58,13 +60,14 @@ class Layers:
                     self._boxes[part] = self._in_link(shape)
         alone = {part for part, colours in self._colours.items() if len(colours) == 1}
         self._boxes = {part: box for part, box in self._boxes.items() if part in alone}
-        # A part that changes its colour is never hidden, since it would come back in its first one.
-        self.still = frozenset(still | changing)
-        self.moving = frozenset(self._colours) - still
+        self.still = frozenset(still)
+        self.fixtures = frozenset(part for part in self._colours if part[0] == fixtures.body) - self.still
+        self.moving = frozenset(self._colours) - self.still - self.fixtures
         self._hidden: set[Part] = set()
 
-    def rebuilt(self) -> None:
+    def rebuilt(self, fixtures: Fixtures) -> None:
         """Has to be called when the client was filled anew, with the same bodies: all parts are to be seen again."""
+        self._fixtures = fixtures
         self._hidden = set()
 
     def show_only(self, parts: frozenset[Part]) -> None:
@@ -102,7 +105,8 @@ class Layers:
         """Gives a part its colours back."""
         colours = self._colours[part]
         if len(colours) == 1:
-            self._client.changeVisualShape(*part, rgbaColor=colours[0])
+            now = self._fixtures.light_colours().get(part, colours[0])
+            self._client.changeVisualShape(*part, rgbaColor=now)
             return
         for index, colour in enumerate(colours):
             self._client.changeVisualShape(*part, shapeIndex=index, rgbaColor=colour)
