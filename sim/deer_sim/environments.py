@@ -12,6 +12,10 @@ BACKENDS = ("deer_sim", "calvin_env")
 """What runs a scene: our engine, or CALVIN's own package, which knows only its own scenes."""
 
 
+RENDERERS = ("tiny", "egl")
+"""What draws pictures: pybullet's TinyRenderer on the CPU, or OpenGL, which CALVIN's datasets were drawn with."""
+
+
 def split_name(name: str) -> tuple[str, str]:
     """The family and the scene of an environment's name.
 
@@ -26,7 +30,11 @@ def split_name(name: str) -> tuple[str, str]:
 
 
 def make_environment(
-    name: str, cameras: bool = True, calvin_data: Path | None = None, backend: str = BACKENDS[0]
+    name: str,
+    cameras: bool = True,
+    calvin_data: Path | None = None,
+    backend: str = BACKENDS[0],
+    renderer: str = RENDERERS[0],
 ) -> Environment:
     """Builds the environment of that name.
 
@@ -36,24 +44,26 @@ def make_environment(
         calvin_data: folder with CALVIN's `conf` and `data`; None: the one that the variable CALVIN_DATA names, or where
             the package `calvin_env` lies. Only the family 'calvin' reads it.
         backend: one of BACKENDS.
+        renderer: one of RENDERERS; the play table knows only the first.
 
     Raises:
-        ConfigError: if the name is malformed, or the back end is unknown or has no such scenes.
-        SimulatorError: if there is no such scene, its data is missing, or pybullet is not installed.
+        ConfigError: if the name is malformed, or the back end or the renderer is unknown or not for these scenes.
+        SimulatorError: if there is no such scene, its data is missing, or a package or OpenGL can't be used.
     """
     family, scene = split_name(name)
     if backend not in BACKENDS:
         raise ConfigError(f"unknown back end {backend!r}; allowed: {', '.join(BACKENDS)}")
-    if backend == "calvin_env":
-        if family != "calvin":
-            raise ConfigError(f"the back end calvin_env has no scene {name}; use calvin:{scene}")
-        from deer_sim.calvin.official import OfficialTable
-
-        return OfficialTable(scene, calvin_data, cameras)
+    if renderer not in RENDERERS:
+        raise ConfigError(f"unknown renderer {renderer!r}; allowed: {', '.join(RENDERERS)}")
     if family == "calvin":
         from deer_sim.calvin.environment import CalvinTable
+        from deer_sim.calvin.official import OfficialTable
+        from deer_sim.engine.cameras import EGL, TINY
 
-        return CalvinTable(scene, calvin_data, cameras)
+        table = OfficialTable if backend == "calvin_env" else CalvinTable
+        return table(scene, calvin_data, cameras, renderer=EGL if renderer == "egl" else TINY)
+    if backend != BACKENDS[0] or renderer != RENDERERS[0]:
+        raise ConfigError(f"{name} has no back end {backend} or no renderer {renderer}; use calvin:{scene} for them")
     from deer_sim.playtable.environment import PlayTable
 
     return PlayTable(scene, cameras)

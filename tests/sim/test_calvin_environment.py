@@ -12,6 +12,7 @@ from deer_sim.calvin.data import find_data, scene_names
 from deer_sim.calvin.environment import CalvinTable
 from deer_sim.calvin.recording import read_recording
 from deer_sim.calvin.replay import replay
+from deer_sim.engine.cameras import EGL, TINY
 from deer_sim.environments import make_environment
 from tests.sim.calvin_data import complete_data, recording, some_data
 
@@ -185,3 +186,29 @@ def test_fingertips_that_the_data_lacks_are_made_up_for(copied, caplog, monkeypa
     (copied / "data/franka_panda/meshes/visual/hand.obj").unlink()
     with pytest.raises(SimulatorError, match="names meshes that are missing: meshes/visual/"):
         CalvinTable("D", copied, cameras=False)
+
+
+def test_a_light_arm_moves_the_same_and_looks_much_the_same():
+    seen = []
+    for light in (False, True):
+        with CalvinTable("A", some_data(), light_arm=light) as environment:
+            environment.reset(seed=0)
+            seen.append([environment.step(np.array([0.5, 1.0, -0.7, 0.0, 0.0, 0.0, -1.0])) for _ in range(5)][-1])
+    assert np.array_equal(seen[0].robot_obs, seen[1].robot_obs)
+    difference = np.abs(seen[0].rgb_static.astype(int) - seen[1].rgb_static)
+    assert 0.1 < difference.mean() < 5.0
+
+
+def test_opengl_draws_other_pictures_and_the_same_ones_after_each_reset():
+    pictures = []
+    for renderer in (TINY, EGL):
+        try:
+            with CalvinTable("D", some_data(), renderer=renderer) as environment:
+                assert environment.spec.renderer == renderer
+                pictures.append([environment.reset(seed=0) for _ in range(2)])
+        except SimulatorError as error:
+            pytest.skip(str(error))
+    for first, second in pictures:
+        assert np.array_equal(first.rgb_static, second.rgb_static)
+        assert np.array_equal(first.rgb_gripper, second.rgb_gripper)
+    assert 5.0 < np.abs(pictures[0][0].rgb_static.astype(int) - pictures[1][0].rgb_static).mean() < 60.0

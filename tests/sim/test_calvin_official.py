@@ -12,7 +12,6 @@ from deer_sim.calvin.official import OfficialTable
 from deer_sim.calvin.recording import read_recording
 from deer_sim.calvin.replay import replay
 from deer_sim.engine.cameras import EGL
-from deer_sim.environments import make_environment
 from tests.sim.calvin_data import complete_data, recording
 
 DOWN = np.array([0.0, 0.0, -1.0, 0.0, 0.0, 0.0, 1.0])
@@ -56,10 +55,6 @@ def test_trouble_with_egl_names_what_to_install(tmp_path):
 def test_scene_data_alone_is_refused(tmp_path):
     with pytest.raises(SimulatorError, match=r"holds no package calvin_env; .* needs a git clone"):
         OfficialTable("D", tmp_path)
-    with pytest.raises(ConfigError, match="has no scene playtable:D; use calvin:D"):
-        make_environment("playtable:D", backend="calvin_env")
-    with pytest.raises(ConfigError, match="unknown back end 'mujoco'; allowed: deer_sim, calvin_env"):
-        make_environment("calvin:D", backend="mujoco")
 
 
 @pytest.fixture

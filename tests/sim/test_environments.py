@@ -21,6 +21,20 @@ def test_a_malformed_name_is_refused(name):
         make_environment(name)
 
 
+@pytest.mark.parametrize(
+    ("name", "option", "problem"),
+    [
+        ("calvin:D", {"backend": "mujoco"}, "unknown back end 'mujoco'; allowed: deer_sim, calvin_env"),
+        ("calvin:D", {"renderer": "vulkan"}, "unknown renderer 'vulkan'; allowed: tiny, egl"),
+        ("playtable:D", {"backend": "calvin_env"}, "no back end calvin_env .* use calvin:D for them"),
+        ("playtable:D", {"renderer": "egl"}, "no renderer egl; use calvin:D for them"),
+    ],
+)
+def test_options_that_the_scene_lacks_are_refused(name, option, problem):
+    with pytest.raises(ConfigError, match=problem):
+        make_environment(name, **option)
+
+
 def test_an_unknown_scene_is_refused():
     with pytest.raises(SimulatorError, match="unknown scene 'E'; allowed: A, B, C, D"):
         make_environment("playtable:E")

@@ -15,6 +15,19 @@ TINY, EGL = "pybullet TinyRenderer", "pybullet EGL"
 """What draws pictures. The two don't look alike: scores of policies that see them can't be compared."""
 
 
+_POSITION_DIGITS = 6
+"""Doors that have moved by less, in decimals of a metre, are where they were; a pixel is 3.5 mm."""
+
+
+def _in_front(
+    picture: np.ndarray, depth: np.ndarray, other: np.ndarray, other_depth: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Puts a picture with its depth in front of another; where both are equally near, the first is seen."""
+    behind = (depth > other_depth) | np.isinf(depth)
+    np.copyto(picture, other, where=behind[:, :, None])
+    return picture, np.minimum(depth, other_depth)
+
+
 class Cameras:
     """CALVIN's static camera in front of the table and the one that rides on the hand."""
 
@@ -32,24 +45,28 @@ class Cameras:
         self._client = client
         self._scene = scene
         self._robot_body = robot.body
+        self._fixtures = fixtures
         self._link = next(index for index, name in robot.link_names.items() if name == CAMERA_LINK)
         # What TinyRenderer is told keeps it from drawing shadows, which official pictures of it lack.
         self._how = {"renderer": client.ER_TINY_RENDERER, "shadow": 0} if renderer == TINY else {}
-        self._layers = Layers(client, blocks, fixtures.lights) if renderer == TINY and not exact else None
+        self._layers = Layers(client, blocks, fixtures) if renderer == TINY and not exact else None
         settings = scene.cameras
         self._static_lens, self._gripper_lens = settings.static, settings.gripper
         self._static_view = client.computeViewMatrix(settings.eye, settings.target, settings.up)
         self._static_projection = self._projection(settings.static)
         self._gripper_projection = self._projection(settings.gripper)
         self._still: tuple[np.ndarray, np.ndarray] | None = None
+        self._furniture: tuple[np.ndarray, np.ndarray] | None = None
+        self._furniture_state: tuple[Any, ...] = ()
         if renderer == EGL:
             # OpenGL's first pictures lack shadows.
             self.static(), self.gripper()
 
-    def rebuilt(self) -> None:
+    def rebuilt(self, fixtures: Fixtures) -> None:
         """Has to be called when the client was filled anew, with the same bodies."""
+        self._fixtures = fixtures
         if self._layers is not None:
-            self._layers.rebuilt()
+            self._layers.rebuilt(fixtures)
 
     def static(self) -> np.ndarray:
         """(rows, columns, 3) uint8, row 0 at the top."""
@@ -60,11 +77,12 @@ class Cameras:
             self._layers.show_only(self._layers.still)
             picture, depth = self._draw(*draw)
             self._still = self._backed(*draw, picture, depth), depth
+        state = (*np.round(self._fixtures.positions(), _POSITION_DIGITS), self._fixtures.lightbulb, self._fixtures.led)
+        if self._furniture is None or state != self._furniture_state:
+            self._layers.show_only(self._layers.fixtures)
+            self._furniture, self._furniture_state = _in_front(*self._draw(*draw), *self._still), state
         self._layers.show_only(self._layers.moving)
-        picture, depth = self._draw(*draw)
-        behind = (depth > self._still[1]) | np.isinf(depth)
-        picture[behind] = self._still[0][behind]
-        return picture
+        return _in_front(*self._draw(*draw), *self._furniture)[0]
 
     def gripper(self) -> np.ndarray:
         """(rows, columns, 3) uint8, row 0 at the top."""

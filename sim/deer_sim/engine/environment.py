@@ -115,7 +115,7 @@ class TableEnvironment:
         robot_state = None if robot_obs is None else checked("robot_obs", robot_obs, PROPRIOCEPTION_SIZE)
         scene_state = None if scene_obs is None else checked("scene_obs", scene_obs, SCENE_OBS_SIZE)
         self._build()
-        self._cameras.rebuilt()
+        self._cameras.rebuilt(self._fixtures)
         model = self._model
         if scene_state is None:
             initial = np.array(model.fixtures.initial)

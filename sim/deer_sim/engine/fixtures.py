@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from deer_sim.engine.scene import FixtureSettings
+from deer_sim.engine.scene import FixtureSettings, Rgba
 
 _FRICTION_N = 4.0
 _BUTTON_SPRING_N = 4.0
@@ -35,7 +35,6 @@ class Fixtures:
             self.link_names[index] = info[12].decode()
         links = {name: index for index, name in self.link_names.items()}
         self._bulb_link, self._led_link = links[settings.bulb_link], links[settings.led_link]
-        self.lights = {(body, self._bulb_link), (body, self._led_link)}
         self._joints = [joints[name] for name in settings.joints]
         self._lowest, self._highest = np.array([limits[name] for name in settings.joints]).T
         _, _, self._button_middle, self._switch_middle = ((self._lowest + self._highest) / 2).tolist()
@@ -87,12 +86,20 @@ class Fixtures:
             self.body, joint, self._client.VELOCITY_CONTROL, targetVelocity=0.0, force=_FRICTION_N
         )
 
+    def light_colours(self) -> dict[tuple[int, int], Rgba]:
+        """What colour each light has now, by body and link."""
+        bulb = self._settings.bulb_colour if self.lightbulb else _OFF
+        led = self._settings.led_colour if self.led else _OFF
+        return {(self.body, self._bulb_link): bulb, (self.body, self._led_link): led}
+
     def _set_bulb(self, lit: bool) -> None:
         self.lightbulb = lit
-        colour = self._settings.bulb_colour if lit else _OFF
-        self._client.changeVisualShape(self.body, self._bulb_link, rgbaColor=colour)
+        self._colour(self._bulb_link)
 
     def _set_led(self, lit: bool) -> None:
         self.led = lit
-        colour = self._settings.led_colour if lit else _OFF
-        self._client.changeVisualShape(self.body, self._led_link, rgbaColor=colour)
+        self._colour(self._led_link)
+
+    def _colour(self, link: int) -> None:
+        """Gives a light the colour of its state."""
+        self._client.changeVisualShape(self.body, link, rgbaColor=self.light_colours()[self.body, link])

@@ -6,11 +6,13 @@ TinyRenderer's time goes with the triangles that it is given, seen or not; it sk
 from __future__ import annotations
 
 from functools import lru_cache
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from deer_sim.engine.fixtures import Fixtures
 from deer_sim.engine.scene import Rgba
 
 Part = tuple[int, int]
@@ -18,28 +20,28 @@ Part = tuple[int, int]
 
 
 @lru_cache(maxsize=64)
-def _ball(file: str) -> tuple[np.ndarray, float]:
-    """Centre (3,) and radius of a ball around an OBJ mesh, before scaling."""
+def _corners(file: str) -> np.ndarray:
+    """Corners (8, 3) of the box around an OBJ mesh, before scaling."""
     lines = Path(file).read_text(encoding="utf-8", errors="replace").splitlines()
     vertices = np.array([line.split()[1:4] for line in lines if line.startswith("v ")], dtype=np.float64)
-    centre = (vertices.min(axis=0) + vertices.max(axis=0)) / 2
-    return centre, float(np.linalg.norm(vertices - centre, axis=1).max())
+    return np.array(list(product(*zip(vertices.min(axis=0), vertices.max(axis=0), strict=True))))
 
 
 class Layers:
     """The drawn parts of a physics client, each of which can be hidden."""
 
-    def __init__(self, client: Any, free_bodies: set[int], changing: set[Part]) -> None:
+    def __init__(self, client: Any, free_bodies: set[int], fixtures: Fixtures) -> None:
         """Takes stock of the client.
 
         Args:
             client: a `pybullet_utils.bullet_client.BulletClient` in which everything is loaded.
             free_bodies: bodies that can move as a whole; others are fixed to the world.
-            changing: parts whose colour changes.
+            fixtures: of the table, whose parts move now and then, and whose lights change their colours.
         """
         self._client = client
+        self._fixtures = fixtures
         self._colours: dict[Part, list[Rgba]] = {}
-        self._balls: dict[Part, tuple[np.ndarray, float]] = {}
+        self._boxes: dict[Part, np.ndarray] = {}
         still: set[Part] = set()
         for body in (client.getBodyUniqueId(index) for index in range(client.getNumBodies())):
             fixed = set() if body in free_bodies else {-1}
@@ -50,21 +52,22 @@ class Layers:
             for shape in client.getVisualShapeData(body):
                 part = (body, shape[1])
                 self._colours.setdefault(part, []).append(shape[7])
-                if part in changing:
+                if part in fixtures.light_colours():
                     continue
                 if shape[1] in fixed:
                     still.add(part)
                 elif shape[2] == client.GEOM_MESH and shape[1] >= 0 and shape[4].endswith(b".obj"):
-                    self._balls[part] = self._in_link(shape)
+                    self._boxes[part] = self._in_link(shape)
         alone = {part for part, colours in self._colours.items() if len(colours) == 1}
-        self._balls = {part: ball for part, ball in self._balls.items() if part in alone}
-        # A part that changes its colour is never hidden, since it would come back in its first one.
-        self.still = frozenset(still | changing)
-        self.moving = frozenset(self._colours) - still
+        self._boxes = {part: box for part, box in self._boxes.items() if part in alone}
+        self.still = frozenset(still)
+        self.fixtures = frozenset(part for part in self._colours if part[0] == fixtures.body) - self.still
+        self.moving = frozenset(self._colours) - self.still - self.fixtures
         self._hidden: set[Part] = set()
 
-    def rebuilt(self) -> None:
+    def rebuilt(self, fixtures: Fixtures) -> None:
         """Has to be called when the client was filled anew, with the same bodies: all parts are to be seen again."""
+        self._fixtures = fixtures
         self._hidden = set()
 
     def show_only(self, parts: frozenset[Part]) -> None:
@@ -85,16 +88,16 @@ class Layers:
             forward, up: (3,) unit vectors at right angles.
             half_angle_rad: half of its field of view.
         """
-        sideways = np.cross(forward, up)
         cosine, sine = np.cos(half_angle_rad), np.sin(half_angle_rad)
+        sideways = np.cross(forward, up)
+        edges = [side * cosine * axis - sine * forward for axis in (sideways, up) for side in (1, -1)]
+        outwards = np.array([-forward, *edges]).T
         outside = set()
-        for part, (centre, radius) in self._balls.items():
+        for part, corners in self._boxes.items():
             position, orientation = self._client.getLinkState(*part)[4:6]
             turn = np.array(self._client.getMatrixFromQuaternion(orientation)).reshape(3, 3)
-            offset = turn @ centre + position - eye
-            depth = float(offset @ forward)
-            aside = max(abs(float(offset @ sideways)), abs(float(offset @ up)))
-            if depth < -radius or aside * cosine - depth * sine > radius:
+            # Outside is what lies beyond one of the five planes around the view as a whole.
+            if ((corners @ turn.T + (position - eye)) @ outwards > 0.0).all(axis=0).any():
                 outside.add(part)
         return frozenset(self._colours) - outside
 
@@ -102,13 +105,13 @@ class Layers:
         """Gives a part its colours back."""
         colours = self._colours[part]
         if len(colours) == 1:
-            self._client.changeVisualShape(*part, rgbaColor=colours[0])
+            now = self._fixtures.light_colours().get(part, colours[0])
+            self._client.changeVisualShape(*part, rgbaColor=now)
             return
         for index, colour in enumerate(colours):
             self._client.changeVisualShape(*part, shapeIndex=index, rgbaColor=colour)
 
-    def _in_link(self, shape: Any) -> tuple[np.ndarray, float]:
-        """Centre and radius of a ball around one of pybullet's visual shapes, in the link's frame."""
-        centre, radius = _ball(shape[4].decode())
+    def _in_link(self, shape: Any) -> np.ndarray:
+        """Corners (8, 3) of a box around one of pybullet's visual shapes, in the link's frame."""
         turn = np.array(self._client.getMatrixFromQuaternion(shape[6])).reshape(3, 3)
-        return turn @ (centre * shape[3]) + shape[5], radius * max(shape[3])
+        return (_corners(shape[4].decode()) * shape[3]) @ turn.T + shape[5]
