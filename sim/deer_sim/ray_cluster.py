@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -42,23 +43,21 @@ def _run(
     began_here = not ray.is_initialized()
     if began_here:
         try:
-            ray.init(address=address, logging_level="warning", log_to_driver=False)
+            ray.init(address=address, logging_level=logging.WARNING, log_to_driver=False)
         except (ConnectionError, ValueError, RuntimeError) as error:
-            raise SimulatorError(
-                f"no Ray cluster answers at {address} ({error}); start one: ray start --head"
-            ) from error
+            raise SimulatorError(f"no Ray cluster answers at {address} ({error}); try `ray start --head`") from error
     try:
         queue = Queue(actor_options={"num_cpus": 0})
         queue.put_nowait_batch(list(chains))
         node = ray.remote(num_cpus=0, max_retries=0)(_node)
-        streams = []
+        streams: list[Any] = []
         for entry in ray.nodes():
             if entry["Alive"]:
                 there = NodeAffinitySchedulingStrategy(entry["NodeID"], soft=False)
                 options = node.options(scheduling_strategy=there, num_returns="streaming")
                 streams.append(options.remote(setup, make_policy, workers, queue))
         while streams:
-            (ready,), _ = ray.wait(streams, num_returns=1)
+            ready: Any = ray.wait(streams, num_returns=1)[0][0]
             try:
                 result, film = ray.get(next(ready))
             except StopIteration:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 
 import pytest
 
@@ -21,16 +20,28 @@ cluster_utils = pytest.importorskip("ray.cluster_utils")
 pytestmark = pytest.mark.slow
 
 
+# Ray takes 127.0.0.1 for the machine's outer address; this one stays on loopback.
+HERE = {"num_cpus": 1, "node_ip_address": "127.0.0.2", "include_dashboard": False, "object_store_memory": 80 * 2**20}
+PATIENCE = {
+    "RAY_agent_register_timeout_ms": "300000",
+    "RAY_raylet_start_wait_time_s": "250",
+    "RAY_worker_niceness": "0",
+}
+"""On a busy machine a node takes a minute to start, and workers at Ray's own niceness of 15 hardly run."""
+
+
 @pytest.fixture(scope="module")
 def address():
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    cluster = cluster_utils.Cluster(
-        initialize_head=True, head_node_args={"num_cpus": 1, "node_ip_address": "127.0.0.1"}
-    )
-    cluster.add_node(num_cpus=1, node_ip_address="127.0.0.1")
-    cluster.wait_for_nodes()
-    yield cluster.address
-    cluster.shutdown()
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {**PATIENCE, "RAY_USAGE_STATS_ENABLED": "0"}.items():
+            patch.setenv(name, value)
+        cluster = cluster_utils.Cluster(initialize_head=True, head_node_args=HERE)
+        cluster.add_node(**HERE)
+        cluster.wait_for_nodes(timeout=250)
+        ray.init(address=cluster.address, _node_ip_address=HERE["node_ip_address"], log_to_driver=False)
+        yield cluster.address
+        ray.shutdown()
+        cluster.shutdown()
 
 
 def by_key(results):
