@@ -73,6 +73,9 @@ def test_an_episode_ends_after_360_steps():
 class _Blank:
     """Cameras that cost nothing."""
 
+    def rebuilt(self, fixtures) -> None:
+        pass
+
     def static(self) -> np.ndarray:
         return np.zeros((200, 200, 3), np.uint8)
 

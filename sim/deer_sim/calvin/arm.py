@@ -15,9 +15,9 @@ from deer_sim.playtable import meshes
 TIP = "digit_gel_only.STL"
 _ARM_FOLDER = Path("data/franka_panda")
 _TIP_FILE = _ARM_FOLDER / "meshes" / "visual" / TIP
-_BACK_M, _EDGE_M, _FRONT_M = 0.0161, 0.0174, 0.0201
 _HALF_WIDTH_M, _FOOT_M, _CENTRE_M = 0.0092, 0.0047, 0.0205
-_INSET_M = 0.0028
+_DOME = ((0.0161, 1.0), (0.0174, 1.0), (0.0181, 0.97), (0.0186, 0.85), (0.0191, 0.70), (0.0196, 0.49), (0.0201, 0.11))
+"""The fingertip: how far out (m) its outline, a rectangle with a round head, has shrunk to which part."""
 _ARC_CORNERS = 24
 
 log = logging.getLogger(__name__)
@@ -93,12 +93,10 @@ def _lightened(visual: str, folder: Path, tip: Path) -> str:
 
 
 def _dome() -> meshes.Mesh:
-    """A pad with a round head and a bevelled front, in the fingertip's frame (m)."""
+    """A pad with a round head and a domed front, in the fingertip's frame (m)."""
     angles = np.linspace(0.0, np.pi, _ARC_CORNERS)
-    points = []
-    for x, inset in ((_BACK_M, 0.0), (_EDGE_M, 0.0), (_FRONT_M, _INSET_M)):
-        radius = _HALF_WIDTH_M - inset
-        head = [(x, radius * np.cos(angle), _CENTRE_M + radius * np.sin(angle)) for angle in angles]
-        foot = [(x, side * radius, _FOOT_M + inset) for side in (-1, 1)]
-        points += [*head, *foot]
-    return meshes.hull(np.array(points))
+    head = np.stack([np.cos(angles), np.sin(angles)], axis=1) * _HALF_WIDTH_M + (0.0, _CENTRE_M)
+    outline = np.vstack([head, [(-_HALF_WIDTH_M, _FOOT_M), (_HALF_WIDTH_M, _FOOT_M)]])
+    middle = (outline.min(axis=0) + outline.max(axis=0)) / 2
+    layers = [np.insert(middle + part * (outline - middle), 0, x, axis=1) for x, part in _DOME]
+    return meshes.hull(np.vstack(layers))
