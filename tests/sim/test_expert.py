@@ -201,3 +201,20 @@ def test_bar_of_19_in_20_starts(scene: str, task: str) -> None:
 @pytest.mark.parametrize("task", FIXTURE_TASKS)
 def test_bar_of_18_in_20_when_pushed(task: str) -> None:
     assert sum(solves(task, "D", seed=200 + index, disturbance=PUSHED) for index in range(20)) >= 18
+
+
+def test_a_block_in_the_hand_is_set_down_before_a_task_about_something_else():
+    """A turned block is still between the fingers when its task is solved, and would be dragged along."""
+    with PlayTable("D", cameras=False) as table:
+        expert = Expert("D")
+        start = sample_start("rotate_blue_block_left", "D", np.random.default_rng(4))
+        scene_obs = start.scene_obs.copy()
+        scene_obs[0] = 0.0
+        now = table.reset(0, start.robot_obs, scene_obs)
+        expert.reset(now)
+        for task in ("rotate_blue_block_left", "turn_on_led" if not now.state.led else "turn_off_led"):
+            turned = now.state.blocks["blue"].position
+            now, done = run_expert(table, expert, task, now, 120)
+            assert done
+        assert now.state.blocks["blue"].contacts == {("table", "base_link")}
+        assert np.linalg.norm(now.state.blocks["blue"].position - turned) < 0.05

@@ -239,16 +239,25 @@ def push_into_drawer(view: View, scene: Scene, colour: str) -> Goal:
     return replace(goal, position=goal.position + np.array([0.0, ahead, 0.0]))
 
 
-def leave(view: View, colour: str) -> Goal:
+def leave(view: View, scene: Scene, colour: str) -> Goal:
     """Sets down a block that is in the hand, and moves up from one that the fingers would press on when they open."""
     if not between_fingers(view, colour):
         return _up(view, open_gripper=not view.closing)
-    x, y, z = view.position
-    drop = view.blocks[colour].position[2] - SURFACE_Z_M
-    if view.closing and y < _FRONT_OF_DOOR_Y_M and drop > 0.006:
-        low = np.array([x, min(y, _TURN_Y_M + 0.04), z - min(drop, 0.06)])
-        return Goal(low, np.array([math.pi, 0.0, view.euler[2]]), open=False)
+    above_table = view.position[1] < _FRONT_OF_DOOR_Y_M and view.blocks[colour].position[2] > SURFACE_Z_M - 0.02
+    if held(view, scene, colour) and above_table:
+        return carry(view, scene, colour, _free_spot(view, scene, colour))
     return _up(view, open_gripper=True)
+
+
+def _free_spot(view: View, scene: Scene, colour: str) -> np.ndarray:
+    """Where the tool (3,) puts a block down on the table: below where it is, or else beside what lies there."""
+    x, y = view.position[0], float(np.clip(view.position[1], -0.13, -0.07))
+    others = [pose.position[:2] for name, pose in view.blocks.items() if name != colour and pose.position[1] < 0.025]
+    others.append(np.array([scene.button_x, BUTTON_Y_M]))
+    spots = [np.array([x + dx, y]) for dx in (0.0, 0.1, -0.1, 0.2, -0.2) if abs(x + dx) < 0.34]
+    room = [min(float(np.linalg.norm(spot - other)) for other in others) for spot in spots]
+    best = next((spot for spot, free in zip(spots, room, strict=True) if free > 0.085), spots[int(np.argmax(room))])
+    return np.array([*best, SURFACE_Z_M + 0.002])
 
 
 def clear_of(view: View, colour: str) -> bool:

@@ -115,7 +115,7 @@ class Expert:
         view = self._view(step)
         self._to_leave = [colour for colour in self._to_leave if not blocks.clear_of(view, colour)]
         if self._to_leave:
-            return self._mirror.action_to(blocks.leave(view, self._to_leave[0]), view)
+            return self._mirror.action_to(blocks.leave(view, self._scene, self._to_leave[0]), view)
         goal = _MANEUVERS[self._task](view, self._scene, self._start, self._block)
         return self._mirror.action_to(goal, view)
 
