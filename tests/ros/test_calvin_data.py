@@ -111,6 +111,13 @@ def test_windows_across_a_cut_are_refused(tmp_path: Path) -> None:
         episodes_of(write_split(tmp_path / "data" / "training", annotations=across))
 
 
+def test_an_annotation_may_end_with_its_recording(tmp_path: Path) -> None:
+    last = Annotation("open it", "open_drawer", 202, 210)
+    data = episodes_of(write_split(tmp_path / "data" / "training", annotations=(last,)))
+    data.pack(1)
+    assert_is(data.load()[0], last)
+
+
 def test_a_lone_split_is_the_training_one(split: Path) -> None:
     assert calvin_split(split.parent, "training") == split
     assert calvin_split(split, "training") == split

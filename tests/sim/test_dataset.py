@@ -108,13 +108,16 @@ def test_folder_without_a_dataset_is_refused(tmp_path: Path) -> None:
 
 
 class Hostile:
-    def __reduce__(self) -> tuple[object, tuple[str]]:
-        return (Path.touch, (Path("/tmp/deer_hostile_file_was_run"),))  # type: ignore[return-value]
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[object, tuple[Path]]:
+        return (Path.touch, (self.mark,))
 
 
 def test_dictionary_file_with_code_is_refused_and_not_run(tmp_path: Path) -> None:
-    path, mark = tmp_path / "auto_lang_ann.npy", Path("/tmp/deer_hostile_file_was_run")
-    np.save(path, np.array({"language": Hostile()}), allow_pickle=True)
+    path, mark = tmp_path / "auto_lang_ann.npy", tmp_path / "was_run"
+    np.save(path, np.array({"language": Hostile(mark)}), allow_pickle=True)
     with pytest.raises(ConfigError, match="no plain value"):
         read_dictionary(path)
     assert not mark.exists()

@@ -198,7 +198,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         if not self.rounds:
-            raise ConfigError("a recipe needs at least one round")
+            raise ConfigError("a recipe needs rounds, at least one")
         first, later = self.rounds[0], self.rounds[1:]
         if self.data is None and not first.expert_acts:
             raise ConfigError("the first round needs expert_acts: true, or the recipe data; nobody else can act yet")
