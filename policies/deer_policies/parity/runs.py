@@ -112,6 +112,13 @@ def _exit_for(rule: ThresholdRule, distances: list[float]) -> int:
     return len(distances)
 
 
+def _tied(rule: ThresholdRule, distances: list[float]) -> ThresholdRule:
+    """The rule with the threshold of the exit taken as low as its distance, where the release still stops."""
+    thresholds = list(rule.thresholds)
+    thresholds[len(distances) - 1] = distances[-1]
+    return ThresholdRule(tuple(thresholds))
+
+
 def _settled(rule: ThresholdRule, distances: list[float]) -> ThresholdRule:
     """The rule with thresholds moved away from recorded distances that are as good as equal to them.
 
@@ -139,8 +146,9 @@ def _rollout(recording: Recording, found: Comparison, key: str, rule_at: RuleAt)
         if recording.has(f"{key}/deltas"):
             checked = recording.array(f"{key}/deltas/{step}").tolist()
         if checked:
-            deeper = recording.exit_layers[_exit_for(rule, checked) :]
-            found.same(f"{key}/deltas", deeper[:1], [exits[step]])
+            for decided in (rule, _tied(rule, checked)):
+                deeper = recording.exit_layers[_exit_for(decided, checked) :]
+                found.same(f"{key}/deltas", deeper[:1], [exits[step]])
             rule = _settled(rule, checked)
         media = model.media(recording.images[step : step + 1])
         candidates, distances = run_to_exit(model, text, media, None, state, rule, step)
