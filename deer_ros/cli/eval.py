@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from deer_policies.deer.precision import PRECISIONS
 from deer_ros.cli.budget_options import PEAKS, add_average, add_peaks, budget_asked_for
 from deer_ros.cli.calibrate import add_promise
+from deer_sim.environments import BACKENDS, RENDERERS
 
 if TYPE_CHECKING:
     from deer_policies.deer.exits import ExitRule
@@ -39,6 +40,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--env", default="playtable:D", help="playtable:SCENE or calvin:SCENE; scenes are A, B, C, D")
     parser.add_argument("--calvin-data", type=Path, help="folder of CALVIN's scene data, for calvin:*")
+    parser.add_argument(
+        "--backend", choices=BACKENDS, default=BACKENDS[0], help="our engine, or CALVIN's own package for calvin:*"
+    )
+    parser.add_argument(
+        "--renderer",
+        choices=RENDERERS,
+        default=RENDERERS[0],
+        help="pybullet's on the CPU, or OpenGL for calvin:*; scores of different ones don't compare",
+    )
     what = parser.add_mutually_exclusive_group()
     what.add_argument(
         "--sequences",
@@ -190,6 +200,8 @@ def run(arguments: argparse.Namespace) -> int:
         films=frozenset(chain.key for chain in plan[: arguments.films]),
         folder=arguments.out,
         budget_gmac=None if policy is None else policy.budget.average_llm_gmac,
+        backend=arguments.backend,
+        renderer=arguments.renderer,
     )
     environment = setup.build()
     spec = environment.spec

@@ -10,8 +10,6 @@ from deer_sim.environment import Environment
 FAMILIES = ("playtable", "calvin")
 BACKENDS = ("deer_sim", "calvin_env")
 """What runs a scene: our engine, or CALVIN's own package, which knows only its own scenes."""
-
-
 RENDERERS = ("tiny", "egl")
 """What draws pictures: pybullet's TinyRenderer on the CPU, or OpenGL, which CALVIN's datasets were drawn with."""
 
@@ -62,8 +60,9 @@ def make_environment(
 
         table = OfficialTable if backend == "calvin_env" else CalvinTable
         return table(scene, calvin_data, cameras, renderer=EGL if renderer == "egl" else TINY)
-    if backend != BACKENDS[0] or renderer != RENDERERS[0]:
-        raise ConfigError(f"{name} has no back end {backend} or no renderer {renderer}; use calvin:{scene} for them")
+    for what, asked, only in (("back end", backend, BACKENDS[0]), ("renderer", renderer, RENDERERS[0])):
+        if asked != only:
+            raise ConfigError(f"{name} has no {what} {asked}, only {only}; calvin:{scene} has it")
     from deer_sim.playtable.environment import PlayTable
 
     return PlayTable(scene, cameras)

@@ -17,7 +17,7 @@ from deer_policies.errors import DeerError, SimulatorError
 from deer_policies.interfaces import ActionChunk, BatchPolicy, ExitReport, Observation, Policy, PolicyInfo
 from deer_sim.chains import Chain
 from deer_sim.environment import Environment
-from deer_sim.environments import make_environment, split_name
+from deer_sim.environments import BACKENDS, RENDERERS, make_environment, split_name
 from deer_sim.expert import Expert
 from deer_sim.results import ChainResult, SubtaskResult
 from deer_sim.rollout import MAX_STEPS, Actor, ExpertActor, PolicyActor, rollout
@@ -36,6 +36,7 @@ class Setup:
         films: chains to film, by key; the expert is not filmed.
         folder: where films go.
         budget_gmac: average budget of the policy's language model that films show.
+        backend, renderer: for `make_environment`.
     """
 
     environment: str
@@ -45,10 +46,12 @@ class Setup:
     films: frozenset[str] = frozenset()
     folder: Path = Path()
     budget_gmac: float | None = None
+    backend: str = BACKENDS[0]
+    renderer: str = RENDERERS[0]
 
     def build(self) -> Environment:
         """The environment."""
-        return make_environment(self.environment, cameras=not self.expert, calvin_data=self.calvin_data)
+        return make_environment(self.environment, not self.expert, self.calvin_data, self.backend, self.renderer)
 
 
 def run_chain(

@@ -119,6 +119,8 @@ def test_compare_refuses_other_starts(runs, tmp_path, capsys):
         (["--policy", "builtins:list"], "it returned a list"),
         (["--env", "calvin:D", "--calvin-data", "/nowhere"], "annotations"),
         (["--workers", "0"], "at least 1"),
+        (["--backend", "calvin_env"], "playtable:D has no back end calvin_env"),
+        (["--renderer", "egl"], "playtable:D has no renderer egl"),
     ],
 )
 def test_what_can_not_be_evaluated_is_told(arguments, message, tmp_path, capsys):
