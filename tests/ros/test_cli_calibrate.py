@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from deer_policies.deer.checkpoint import load, load_policy
-from deer_policies.deer.thresholds import mean_cost
+from deer_policies.deer.exits import ThresholdRule
+from deer_policies.deer.pacing import paced_mean
 from deer_policies.interfaces import Budget
 from deer_ros.cli.main import main
 
@@ -42,8 +43,10 @@ def test_recalibrates_a_checkpoint(
     assert source["achieved_llm_gmac"] > 0
     policy = load_policy(out)
     assert policy.budget == Budget(average_llm_gmac=0.6 * full)
-    costs = calibration.costs(policy.costs, 4)
-    assert mean_cost(calibration.values, policy.exit_rule.thresholds, costs) <= 0.6 * full
+    rule = policy.exit_rule
+    assert isinstance(rule, ThresholdRule)
+    assert rule.pace is not None
+    assert paced_mean(calibration, policy.costs, rule.thresholds, rule.pace) <= 1.02 * 0.6 * full
     # The episodes of each round depend on the thresholds before; a second run finds them all.
     written = {path: path.stat().st_mtime_ns for path in (tmp_path / "work").rglob("*.npz")}
     assert len(written) == 3 * EPISODES
