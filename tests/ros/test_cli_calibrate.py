@@ -46,7 +46,9 @@ def test_recalibrates_a_checkpoint(
     rule = policy.exit_rule
     assert isinstance(rule, ThresholdRule)
     assert rule.pace is not None
-    assert paced_mean(calibration, policy.costs, rule.thresholds, rule.pace) <= 1.02 * 0.6 * full
+    # So few steps leave gaps between the averages that there are: one step at another exit makes that much.
+    one_step = full / (EPISODES * STEPS)
+    assert paced_mean(calibration, policy.costs, rule.thresholds, rule.pace) <= 0.6 * full + one_step
     # The episodes of each round depend on the thresholds before; a second run finds them all.
     written = {path: path.stat().st_mtime_ns for path in (tmp_path / "work").rglob("*.npz")}
     assert len(written) == 3 * EPISODES
