@@ -120,7 +120,7 @@ def episode() -> list[Observation]:
 
 def test_reports_count_what_ran(policy, monkeypatch):
     """Images that go through the encoder, and total_gmac against the operations that PyTorch counts."""
-    monkeypatch.setattr(policy, "_view_reuse", ViewReuse(1.0))
+    monkeypatch.setattr(policy._stepper, "view_reuse", ViewReuse(1.0))
     policy.set_exit_rule(ThresholdRule.fixed(1))
     images: list[int] = []
     hook = policy.model.vision.register_forward_pre_hook(lambda _, given: images.append(len(given[0])))
@@ -148,7 +148,7 @@ def test_a_reused_view_is_the_image_that_was_encoded(policy, monkeypatch):
     policy.set_exit_rule(ThresholdRule.fixed(3))
     actions = {}
     for bound, then in ((5.0, moved), (0.0, second), (0.0, moved)):
-        monkeypatch.setattr(policy, "_view_reuse", ViewReuse(bound))
+        monkeypatch.setattr(policy._stepper, "view_reuse", ViewReuse(bound))
         _, state, _ = policy.step(first, policy.initial_state())
         actions[bound, then is moved] = policy.step(then, state)[0].actions
     np.testing.assert_allclose(actions[5.0, True], actions[0.0, False], rtol=0, atol=1e-6)
@@ -156,7 +156,7 @@ def test_a_reused_view_is_the_image_that_was_encoded(policy, monkeypatch):
 
 
 def test_it_can_be_switched_on_between_steps_and_a_new_subtask_looks_again(policy, monkeypatch):
-    monkeypatch.setattr(policy, "_view_reuse", ViewReuse())
+    monkeypatch.setattr(policy._stepper, "view_reuse", ViewReuse())
     observation = episode()[0]
     _, state, report = policy.step(observation, policy.initial_state())
     _, state, again = policy.step(observation, state)
