@@ -10,8 +10,9 @@ from deer_sim.environment import Environment
 FAMILIES = ("playtable", "calvin")
 BACKENDS = ("deer_sim", "calvin_env")
 """What runs a scene: our engine, or CALVIN's own package, which knows only its own scenes."""
-RENDERERS = ("tiny", "egl")
-"""What draws pictures: pybullet's TinyRenderer on the CPU, or OpenGL, which CALVIN's datasets were drawn with."""
+RENDERERS = ("tiny", "light", "egl")
+"""What draws pictures: pybullet's TinyRenderer on the CPU, the same with a coarser and quicker arm, or OpenGL, which CALVIN's
+datasets were drawn with."""
 
 
 def split_name(name: str) -> tuple[str, str]:
@@ -58,8 +59,12 @@ def make_environment(
         from deer_sim.calvin.official import OfficialTable
         from deer_sim.engine.cameras import EGL, TINY
 
-        table = OfficialTable if backend == "calvin_env" else CalvinTable
-        return table(scene, calvin_data, cameras, renderer=EGL if renderer == "egl" else TINY)
+        drawn_by = EGL if renderer == "egl" else TINY
+        if backend == "deer_sim":
+            return CalvinTable(scene, calvin_data, cameras, renderer=drawn_by, light_arm=renderer == "light")
+        if renderer == "light":
+            raise ConfigError("the package calvin_env draws no light arm; use the back end deer_sim for it")
+        return OfficialTable(scene, calvin_data, cameras, renderer=drawn_by)
     for what, asked, only in (("back end", backend, BACKENDS[0]), ("renderer", renderer, RENDERERS[0])):
         if asked != only:
             raise ConfigError(f"{name} has no {what} {asked}, only {only}; calvin:{scene} has it")

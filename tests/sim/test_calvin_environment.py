@@ -192,6 +192,7 @@ def test_a_light_arm_moves_the_same_and_looks_much_the_same():
     seen = []
     for light in (False, True):
         with CalvinTable("A", some_data(), light_arm=light) as environment:
+            assert environment.spec.renderer == TINY + light * ", light arm"
             environment.reset(seed=0)
             seen.append([environment.step(np.array([0.5, 1.0, -0.7, 0.0, 0.0, 0.0, -1.0])) for _ in range(5)][-1])
     assert np.array_equal(seen[0].robot_obs, seen[1].robot_obs)

@@ -25,8 +25,9 @@ def test_a_malformed_name_is_refused(name):
     ("name", "option", "problem"),
     [
         ("calvin:D", {"backend": "mujoco"}, "unknown back end 'mujoco'; allowed: deer_sim, calvin_env"),
-        ("calvin:D", {"renderer": "vulkan"}, "unknown renderer 'vulkan'; allowed: tiny, egl"),
+        ("calvin:D", {"renderer": "vulkan"}, "unknown renderer 'vulkan'; allowed: tiny, light, egl"),
         ("playtable:D", {"backend": "calvin_env"}, "no back end calvin_env, only deer_sim; calvin:D has it"),
+        ("calvin:D", {"backend": "calvin_env", "renderer": "light"}, "calvin_env draws no light arm"),
         ("playtable:D", {"renderer": "egl"}, "no renderer egl, only tiny; calvin:D has it"),
     ],
 )

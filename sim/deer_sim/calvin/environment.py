@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from deer_sim.calvin.data import find_data
 from deer_sim.calvin.model import CalvinModel
 from deer_sim.engine.cameras import TINY
 from deer_sim.engine.environment import TableEnvironment
+from deer_sim.environment import EnvironmentSpec
 
 
 class CalvinTable(TableEnvironment):
@@ -36,4 +38,12 @@ class CalvinTable(TableEnvironment):
         Raises:
             SimulatorError: if the data or the scene is not there, or pybullet is not installed.
         """
+        self._light_arm = light_arm
         super().__init__(CalvinModel(scene, find_data(data), light_arm), cameras, exact, renderer)
+
+    @property
+    def spec(self) -> EnvironmentSpec:
+        """Fixed facts; other pictures are another renderer."""
+        spec = super().spec
+        drawn_lightly = self._light_arm and spec.renderer != "none"
+        return replace(spec, renderer=f"{spec.renderer}, light arm") if drawn_lightly else spec
