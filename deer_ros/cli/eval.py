@@ -47,8 +47,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--renderer",
         choices=RENDERERS,
         default=RENDERERS[0],
-        help="pybullet's on the CPU; for calvin:* also 'light', the same with a coarser and quicker arm, or OpenGL; scores "
-        "of different ones don't compare",
+        help="pybullet's on the CPU; for calvin:* also 'light', the same with a coarser and quicker arm, or OpenGL; "
+        "scores of different ones don't compare",
     )
     what = parser.add_mutually_exclusive_group()
     what.add_argument(

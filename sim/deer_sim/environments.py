@@ -11,8 +11,8 @@ FAMILIES = ("playtable", "calvin")
 BACKENDS = ("deer_sim", "calvin_env")
 """What runs a scene: our engine, or CALVIN's own package, which knows only its own scenes."""
 RENDERERS = ("tiny", "light", "egl")
-"""What draws pictures: pybullet's TinyRenderer on the CPU, the same with a coarser and quicker arm, or OpenGL, which CALVIN's
-datasets were drawn with."""
+"""What draws pictures: pybullet's TinyRenderer on the CPU, the same with a coarser and quicker arm, or OpenGL, which
+CALVIN's datasets were drawn with."""
 
 
 def split_name(name: str) -> tuple[str, str]:
