@@ -32,6 +32,7 @@ test: setup lint
 	$(BIN)/python -m pytest -m 'not slow'
 
 test-slow: setup
+	$(PIP) install -c constraints.txt -e '.[ray]'
 	$(BIN)/python -m pytest -m slow
 
 lint: setup
