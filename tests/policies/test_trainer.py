@@ -342,6 +342,8 @@ def test_log_drops_what_a_killed_run_has_written_after_its_last_save(tmp_path):
         file.write('{"total_steps": 40, "lo')
     with TrainingLog(tmp_path, 20, "joint.again") as log:
         log.write({"total_steps": 30, "loss": 3.0})
+        # On the disk at once, for a run that is killed.
+        assert (30, "loss", 3.0) in board(tmp_path)
     assert [record["loss"] for record in records(tmp_path)] == [10.0, 20.0, 3.0]
     assert (21, "start", None) in board(tmp_path)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,8 @@ class TrainingLog:
             ConfigError: if the writer of TensorBoard's files is not installed.
         """
         try:
-            from tensorboardX import SummaryWriter
+            from tensorboardX.event_file_writer import EventsWriter
+            from tensorboardX.proto.event_pb2 import Event, SessionLog
         except ImportError as error:
             raise ConfigError("training needs the package tensorboardX: pip install 'deer_ros[train]'") from error
         self._path = folder / "log.jsonl"
@@ -35,9 +37,11 @@ class TrainingLog:
         partial = folder / f".log.jsonl.{os.getpid()}"
         partial.write_text("".join(f"{line}\n" for line in kept))
         os.replace(partial, self._path)
-        self._board = SummaryWriter(
-            str(folder / "tensorboard"), purge_step=steps_done + 1, filename_suffix=f".{phase}.{os.getpid()}"
-        )
+        board = folder / "tensorboard"
+        board.mkdir(exist_ok=True)
+        # Not a SummaryWriter: its queue keeps events back for up to two minutes, and a killed run would lose them.
+        self._board = EventsWriter(str(board / "events"), f".{phase}.{os.getpid()}")
+        self._to_board(Event(step=steps_done + 1, session_log=SessionLog(status=SessionLog.START)))
 
     def __enter__(self) -> TrainingLog:
         return self
@@ -47,10 +51,17 @@ class TrainingLog:
 
     def write(self, record: dict[str, Any]) -> None:
         """Adds a record: 'total_steps', any of `SCALARS`, and 'losses' by head."""
+        from tensorboardX.proto.event_pb2 import Event
+        from tensorboardX.proto.summary_pb2 import Summary
+
         with open(self._path, "a") as file:
             file.write(json.dumps(record) + "\n")
         scalars = {name: record[name] for name in SCALARS if name in record}
         scalars |= {f"losses/{name}": value for name, value in record.get("losses", {}).items()}
-        for name, value in scalars.items():
-            self._board.add_scalar(name, value, record["total_steps"])
+        values = [Summary.Value(tag=name, simple_value=value) for name, value in scalars.items()]
+        self._to_board(Event(step=record["total_steps"], summary=Summary(value=values)))
+
+    def _to_board(self, event: Any) -> None:
+        event.wall_time = time.time()
+        self._board.write_event(event)
         self._board.flush()
