@@ -138,7 +138,7 @@ class Rollouts:
         unaided = Unaided(rule, plan.max_steps)
         folder = self.folder / "episodes" / f"unaided-{self._key(seed, unaided)}"
         plans = plan_round(folder, plan.scenes, plan.tasks, each, seed)[: plan.episodes]
-        make_episodes(plans, model.config.preprocess, self.policy, self.workers, WORDINGS, unaided)
+        make_episodes(plans, model.config, self.policy, self.workers, WORDINGS, unaided)
         for item in plans:
             yield encode(model, self.checkpoint.tokenizer, load_episode(item.path, {item.task: (_wording(item),)}))
 

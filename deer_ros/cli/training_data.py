@@ -12,16 +12,31 @@ from typing import Any
 
 import numpy as np
 
-from deer_policies.deer.config import PreprocessConfig
+from deer_policies.deer.config import DeerConfig
 from deer_policies.deer.exits import ThresholdRule
+from deer_policies.errors import SimulatorError
 from deer_policies.training.episodes import Episode, save_episode
-from deer_sim.tasks import FIXTURE_TASKS, TASKS
+from deer_sim.chained_starts import chained_start
+from deer_sim.chunks import chunks
+from deer_sim.collection import Disturbance, begin_at, collect_episode
+from deer_sim.collection import Episode as Recorded
+from deer_sim.correction import correct_episode
+from deer_sim.environment import TimeStep
+from deer_sim.expert import Expert
+from deer_sim.landmarks import Landmarks
+from deer_sim.playtable.environment import PlayTable
+from deer_sim.scene_values import scene_values
+from deer_sim.starts import Start, sample_start
+from deer_sim.tasks import TASKS
+from deer_sim.unaided import unaided_episode
 from deer_sim.workers import worker_pool
 
 logger = logging.getLogger(__name__)
 
-CHAINED_SHARE = 0.5
-"""Share of the episodes at fixtures that begin where the arm is after another task."""
+CHAINED_SHARE = 0.6
+"""Share of the episodes that begin where other tasks have left the arm and the table."""
+ATTEMPTS = 5
+"""Starts that are tried for one episode until the expert can do its task."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +79,7 @@ def plan_round(
 
 def make_episodes(
     plans: list[EpisodePlan],
-    preprocess: PreprocessConfig,
+    config: DeerConfig,
     policy: Path | None,
     workers: int,
     instructions: str,
@@ -74,7 +89,7 @@ def make_episodes(
 
     Args:
         plans: what to make.
-        preprocess: of the policy that will be trained.
+        config: of the policy that will be trained.
         policy: checkpoint of the policy that acts; None lets the expert act, with random pushes.
         workers: processes.
         instructions: 'training' or 'validation' wordings.
@@ -84,7 +99,7 @@ def make_episodes(
     if not missing:
         return
     started = reported = time.monotonic()
-    arguments = (preprocess, policy, instructions, unaided)
+    arguments = (config, policy, instructions, unaided)
     with worker_pool(workers, _start_worker, arguments) as pool:
         futures = [pool.submit(_make_episode, plan) for plan in missing]
         solved = 0
@@ -107,13 +122,11 @@ def make_episodes(
 _worker: dict[str, Any] = {}
 
 
-def _start_worker(
-    preprocess: PreprocessConfig, policy: Path | None, instructions: str, unaided: Unaided | None
-) -> None:
+def _start_worker(config: DeerConfig, policy: Path | None, instructions: str, unaided: Unaided | None) -> None:
     import torch
 
     torch.set_num_threads(1)
-    _worker.update(preprocess=preprocess, instructions=instructions, policy=None, unaided=unaided, environments={})
+    _worker.update(config=config, instructions=instructions, policy=None, unaided=unaided, environments={})
     if policy is not None:
         from deer_policies.deer.checkpoint import load_policy
 
@@ -121,42 +134,72 @@ def _start_worker(
 
 
 def _make_episode(plan: EpisodePlan) -> bool:
-    import torch
-
-    from deer_policies.deer.preprocess import stack_views
-    from deer_policies.training.exit_sampling import RandomExitRule
     from deer_sim import instructions
-    from deer_sim.collection import Disturbance, collect_episode
-    from deer_sim.correction import correct_episode
-    from deer_sim.expert import Expert
-    from deer_sim.playtable.environment import PlayTable
-    from deer_sim.starts import after_a_fixture_task, sample_start
-    from deer_sim.unaided import unaided_episode
 
     environments = _worker["environments"]
     if plan.scene not in environments:
-        environments[plan.scene] = PlayTable(plan.scene)
-    environment, expert = environments[plan.scene], Expert(plan.scene)
+        table = PlayTable(plan.scene)
+        environments[plan.scene] = table, Landmarks(table)
+    (environment, landmarks), expert = environments[plan.scene], Expert(plan.scene)
     rng = plan.rng()
     wordings = getattr(instructions, _worker["instructions"])(plan.task)
     instruction = wordings[rng.integers(len(wordings))]
-    start = sample_start(plan.task, plan.scene, rng)
-    if plan.task in FIXTURE_TASKS and rng.random() < CHAINED_SHARE:
-        start = after_a_fixture_task(start, plan.task, plan.scene, rng)
+    for _ in range(ATTEMPTS):
+        first, reached = begin_at(environment, expert, _start(plan, rng), int(rng.integers(2**31)))
+        if not reached:
+            continue
+        made = _played(environment, expert, plan.task, instruction, first, rng)
+        # What the expert can't do is not shown; a policy's failures are what there is to learn from.
+        if made.success or _worker["policy"] is not None:
+            save_episode(plan.path, _for_training(made, plan.scene, landmarks, tuple(wordings)))
+            return made.success
+    raise SimulatorError(
+        f"the expert failed {plan.task} in scene {plan.scene} from {ATTEMPTS} starts of seed {plan.seed}; try another"
+    )
+
+
+def _start(plan: EpisodePlan, rng: np.random.Generator) -> Start:
+    if rng.random() < CHAINED_SHARE:
+        return chained_start(plan.task, plan.scene, TASKS, rng)
+    return sample_start(plan.task, plan.scene, rng)
+
+
+def _played(
+    environment: PlayTable, expert: Expert, task: str, instruction: str, first: TimeStep, rng: np.random.Generator
+) -> Recorded:
+    """The expert, the policy with the expert's corrections, or the policy alone does the task."""
+    from deer_policies.training.exit_sampling import RandomExitRule
+
     policy, unaided = _worker["policy"], _worker["unaided"]
     if policy is None:
-        made = collect_episode(environment, expert, plan.task, instruction, start, rng, Disturbance())
-    elif unaided is not None:
+        horizon = _worker["config"].head.horizon
+        return collect_episode(environment, expert, task, instruction, first, rng, Disturbance(), look_every=horizon)
+    if unaided is not None:
         policy.set_exit_rule(unaided.rule)
-        made = unaided_episode(environment, expert, policy, plan.task, instruction, start, rng, unaided.max_steps)
-    else:
-        policy.set_exit_rule(RandomExitRule(len(policy.info.exit_layers), rng))
-        made = correct_episode(environment, expert, policy, plan.task, instruction, start, rng)
-    preprocess = _worker["preprocess"]
+        return unaided_episode(environment, policy, task, instruction, first, unaided.max_steps)
+    policy.set_exit_rule(RandomExitRule(len(policy.info.exit_layers), rng))
+    return correct_episode(environment, expert, policy, task, instruction, first, rng)
+
+
+def _for_training(made: Recorded, scene: str, landmarks: Landmarks, wordings: tuple[str, ...]) -> Episode:
+    """What the policy is shown at each of its steps, and the actions that it should give there."""
+    import torch
+
+    from deer_policies.deer.preprocess import stack_views
+
+    config = _worker["config"]
     assert made.rgb_static is not None, "the environment has cameras"
     assert made.rgb_gripper is not None
     views = zip(made.rgb_static, made.rgb_gripper, strict=True)
-    images = torch.stack([stack_views(static, gripper, preprocess) for static, gripper in views]).numpy()
-    episode = Episode(images, made.robot_obs.astype(np.float32), made.rel_actions, plan.task, tuple(wordings))
-    save_episode(plan.path, episode)
-    return made.success
+    labels, known = chunks(made.rel_actions, made.executed, made.looked, config.head.horizon)
+    robot_obs, scene_obs = made.robot_obs[made.looked], made.scene_obs[made.looked]
+    return Episode(
+        images=torch.stack([stack_views(static, gripper, config.preprocess) for static, gripper in views]).numpy(),
+        proprioception=robot_obs.astype(np.float32),
+        labels=labels,
+        task=made.task,
+        instructions=wordings,
+        known=known,
+        scene=scene_values(scene, scene_obs),
+        landmarks=landmarks(robot_obs, scene_obs),
+    )

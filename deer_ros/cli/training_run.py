@@ -25,7 +25,9 @@ from deer_policies.training.language_pretraining import pretrain_language
 from deer_policies.training.parallel import Processes
 from deer_policies.training.read_ahead import ReadAhead
 from deer_policies.training.recipe import Recipe, Round
+from deer_policies.training.scene_readout import SceneReadout
 from deer_policies.training.trainer import Trainer
+from deer_policies.training.vision_pretraining import pretrain_vision
 from deer_ros.cli.calibration_run import CalibrationPlan, calibrate_in_simulation
 from deer_ros.cli.calvin_data import CalvinEpisodes, calvin_split
 from deer_ros.cli.training_data import make_episodes, plan_round
@@ -126,8 +128,9 @@ class TrainingRun:
                 held_out = self._episodes(VALIDATION, count, seed, None, "training")
             else:
                 held_out = self._recorded_episodes("validation", count)
+        readout = self._readout(config, episodes)
         return Trainer(
-            self._initial_model(config),
+            self._initial_model(config, readout, episodes),
             self._tokenizer,
             recipe.optimisation,
             self._folder,
@@ -135,11 +138,24 @@ class TrainingRun:
             self._processes,
             recipe.validation,
             held_out,
+            readout,
             self._save_every_s,
         )
 
-    def _initial_model(self, config: DeerConfig) -> DeerModel:
-        """Random weights; the recipe may name others, or have the language layers trained on wordings first.
+    def _readout(self, config: DeerConfig, episodes: list[Episode]) -> SceneReadout | None:
+        """For recipes that have the scene read; its weights are random."""
+        if self._recipe.vision is None and self._recipe.optimisation.scene_weight == 0.0:
+            return None
+        scene = torch.from_numpy(np.concatenate([part.scene for part in episodes]))
+        if scene.shape[1] == 0:
+            raise ConfigError(
+                "the recipe has a vision phase or a scene_weight, and its data don't tell the scene; take both out"
+            )
+        torch.manual_seed(self._recipe.seed)
+        return SceneReadout(config, scene, episodes[0].landmarks.shape[2])
+
+    def _initial_model(self, config: DeerConfig, readout: SceneReadout | None, episodes: list[Episode]) -> DeerModel:
+        """Random weights; the recipe may name others, or have language and vision trained on their own first.
 
         The trainer gives those of the first process to all.
         """
@@ -148,17 +164,40 @@ class TrainingRun:
         if self._start is not None:
             self._take_weights(model, self._start.model)
             self._start = None
-        if self._recipe.language is None or not self._processes.first:
+        if self._processes.first:
+            model = self._with_language(model)
+            self._train_vision(model, readout, episodes)
+        return model
+
+    def _with_language(self, model: DeerModel) -> DeerModel:
+        phase, path = self._recipe.language, self._policy_of("language")
+        if phase is None:
             return model
-        path = self._policy_of("language")
         if path.exists():
             return load(path, auxiliary_heads=True).model
         wordings = {task: instructions.training(task) for task in TASKS}
-        classifier = pretrain_language(model, self._tokenizer, wordings, self._recipe.language, self._recipe.seed)
+        classifier = pretrain_language(model, self._tokenizer, wordings, phase, self._recipe.seed)
         held_out = classifier.accuracy({task: instructions.validation(task) for task in TASKS})
         logger.info("language: %.1f %% of the validation wordings are told apart", 100 * held_out)
         save(path, Checkpoint(model, self._tokenizer), auxiliary_heads=True)
         return model
+
+    def _train_vision(self, model: DeerModel, readout: SceneReadout | None, episodes: list[Episode]) -> None:
+        phase, path = self._recipe.vision, self._folder / "vision.pt"
+        if phase is None:
+            return
+        assert readout is not None, "a recipe with a vision phase has a readout"
+        parts = torch.nn.ModuleDict({"vision": model.vision, "resampler": model.resampler, "readout": readout})
+        if path.exists():
+            parts.load_state_dict(torch.load(path, weights_only=True))
+            return
+        device = self._processes.device
+        pretrain_vision(
+            model.to(device), readout.to(device), episodes, phase, self._recipe.optimisation, self._recipe.seed
+        )
+        partial = path.with_name(f".{path.name}.{os.getpid()}")
+        torch.save(parts.state_dict(), partial)
+        os.replace(partial, path)
 
     def _take_weights(self, model: DeerModel, start: DeerModel) -> None:
         """Takes over all that the start has; auxiliary heads, which a checkpoint need not hold, begin at random."""
@@ -199,7 +238,7 @@ class TrainingRun:
         recipe = self._recipe
         plans = plan_round(self._folder / "episodes" / name, recipe.scenes, recipe.tasks, count, seed)
         if self._processes.first:
-            make_episodes(plans, self._config.preprocess, policy, self._workers, wordings)
+            make_episodes(plans, self._config, policy, self._workers, wordings)
         self._processes.wait()
         texts = {task: tuple(getattr(instructions, wordings)(task)) for task in recipe.tasks}
         return [load_episode(plan.path, texts) for plan in plans]

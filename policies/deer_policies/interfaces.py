@@ -18,6 +18,8 @@ PROPRIOCEPTION_SIZE = 15
 """CALVIN's robot_obs: tcp xyz (m), tcp euler xyz (rad), gripper width (m), 7 joints (rad), last gripper action."""
 ACTION_SIZE = 7
 """xyz, euler xyz, gripper."""
+POSE_SIZE = 6
+"""xyz, euler xyz."""
 MAX_POSITION_STEP_M = 0.02
 """Distance that a translation of 1.0 moves the target in one control step."""
 MAX_ROTATION_STEP_RAD = 0.05

@@ -96,14 +96,15 @@ class Episode:
     Attributes:
         task, instruction: name of the task and the wording that was given.
         success: whether the task's condition held after the last frame's action.
-        rgb_static: (steps, 200, 200, 3) uint8, or None from an environment without cameras.
-        rgb_gripper: (steps, 84, 84, 3) uint8, or None.
+        rgb_static: (looks, 200, 200, 3) uint8, or None from an environment without cameras.
+        rgb_gripper: (looks, 84, 84, 3) uint8, or None.
         robot_obs: (steps, 15) float64.
         scene_obs: (steps, 24) float64.
         rel_actions: (steps, 7) float32, the expert's relative action: the label.
         executed: (steps, 7) float32, the relative action that was run.
         actions: (steps, 7) float64, absolute: tcp pose after the executed action, and its gripper command.
         disturbed: (steps,) bool, where someone else than the expert chose the action; jitter alone does not count.
+        looked: (looks,) int, the steps that have pictures.
     """
 
     task: str
@@ -117,6 +118,7 @@ class Episode:
     executed: np.ndarray
     actions: np.ndarray
     disturbed: np.ndarray
+    looked: np.ndarray
 
     @property
     def steps(self) -> int:
@@ -152,6 +154,7 @@ class Recorder:
         if not self._frames:
             raise ConfigError(f"the episode of {self._task} has no frame; add at least one step before finish")
         frames = self._frames
+        looked = [index for index, frame in enumerate(frames) if frame.rgb_static is not None]
         static = [frame.rgb_static for frame in frames if frame.rgb_static is not None]
         gripper = [frame.rgb_gripper for frame in frames if frame.rgb_gripper is not None]
         robot_obs = np.stack([frame.robot_obs for frame in frames])
@@ -169,6 +172,7 @@ class Recorder:
             executed=executed,
             actions=np.concatenate([reached, np.where(executed[:, 6:] > 0.0, 1.0, -1.0)], axis=1),
             disturbed=np.array(self._disturbed),
+            looked=np.array(looked, np.int64),
         )
 
 
@@ -180,7 +184,7 @@ def run_expert(
     now = first
     for _ in range(max_steps):
         action = expert.action(now)
-        now = environment.step(action)
+        now = environment.step(action, look=False)
         expert.executed(action)
         if solved(first.state, now.state, (task,)):
             return now, True
@@ -188,18 +192,21 @@ def run_expert(
 
 
 def begin_at(environment: Environment, expert: Expert, start: Start, seed: int) -> tuple[TimeStep, bool]:
-    """Resets to a start, lets it settle and has the expert do its prefix: the state then, and whether it did."""
+    """Resets to a start, lets it settle and has the expert do its prefix: the state then, and whether it did.
+
+    The state has pictures if the environment has cameras.
+    """
     now = environment.reset(seed, start.robot_obs, start.scene_obs)
     expert.reset(now)
     idle = np.append(np.zeros(6), start.robot_obs[14])
     for _ in range(SETTLE_STEPS):
-        now = environment.step(idle)
+        now = environment.step(idle, look=False)
         expert.executed(idle)
     reached = True
     for task in start.prefix:
         now, done = run_expert(environment, expert, task, now, PREFIX_STEPS)
         reached = reached and done
-    return now, reached
+    return environment.look(), reached
 
 
 def collect_episode(
@@ -207,33 +214,34 @@ def collect_episode(
     expert: Expert,
     task: str,
     instruction: str,
-    start: Start,
+    first: TimeStep,
     rng: np.random.Generator,
     disturbance: Disturbance | None = None,
     max_steps: int = MAX_STEPS,
+    look_every: int = 1,
 ) -> Episode:
-    """Records the expert doing `task` from `start` until it is solved or `max_steps` are over.
+    """Records the expert doing `task` from `first` until it is solved or `max_steps` are over.
 
     Args:
         environment: of the expert's scene; without cameras the episode has no images.
-        expert: of the same scene.
+        expert: of the same scene; it has seen all that was done since the reset.
         task, instruction: what to do, and the words for it.
-        start: where; tasks of its prefix are done first and not recorded.
+        first: the state that the environment is in, see `begin_at`.
         rng: source of the disturbances; the same generator state gives the same episode.
         disturbance: None leaves the expert alone.
         max_steps: limit of recorded control steps.
+        look_every: control steps from one picture to the next.
     """
-    now, _ = begin_at(environment, expert, start, int(rng.integers(2**31)))
+    now = first
     expert.begin(task, now)
-    first = now
     disturber = _Disturber(disturbance, rng) if disturbance else None
     recorder = Recorder(task, instruction)
     success = False
-    for _ in range(max_steps):
+    for step in range(max_steps):
         label = expert.action(now)
         executed = disturber.executed(label) if disturber else label
         recorder.add(now, label, executed, disturbed=disturber is not None and disturber.pushing)
-        now = environment.step(executed)
+        now = environment.step(executed, look=(step + 1) % look_every == 0)
         expert.executed(executed)
         success = bool(solved(first.state, now.state, (task,)))
         if success:

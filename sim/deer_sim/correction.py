@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import deque
+
 import numpy as np
 
 from deer_policies.interfaces import Policy
-from deer_sim.collection import Episode, Recorder, begin_at
-from deer_sim.environment import Environment
+from deer_sim.collection import Episode, Recorder
+from deer_sim.environment import Environment, TimeStep
 from deer_sim.expert import Expert
-from deer_sim.starts import Start
 from deer_sim.tasks import solved
 
 POLICY_STEPS = 120
@@ -28,27 +29,31 @@ def correct_episode(
     policy: Policy,
     task: str,
     instruction: str,
-    start: Start,
+    first: TimeStep,
     rng: np.random.Generator,
 ) -> Episode:
-    """Lets the policy act from `start`, labels each step with the expert's action; the expert finishes if need be.
+    """Lets the policy act from `first`, labels each step with the expert's action; the expert finishes if need be.
 
     In some of the episodes the expert takes over early, so that the data shows a way out of the states that the policy
-    reaches. Arguments are those of `deer_sim.collection.collect_episode`.
+    reaches. There are pictures of the steps at which the policy looks, or would look. Arguments are those of
+    `deer_sim.collection.collect_episode`.
     """
-    first, _ = begin_at(environment, expert, start, int(rng.integers(2**31)))
     expert.begin(task, first)
     state = policy.initial_state()
+    horizon = policy.info.horizon
     policy_steps = int(rng.integers(10, POLICY_STEPS)) if rng.random() < EARLY_TAKEOVER else POLICY_STEPS
     recorder = Recorder(task, instruction)
     now, success = first, False
+    chunk: deque[np.ndarray] = deque()
     for step in range(policy_steps + EXPERT_STEPS):
         label = executed = expert.action(now)
-        if step < policy_steps:
-            chunk, state, _ = policy.step(now.observation(instruction), state)
-            executed = chunk.first.values
+        if step % horizon == 0 and step < policy_steps:
+            given, state, _ = policy.step(now.observation(instruction), state)
+            chunk.extend(given.actions)
+        if chunk:
+            executed = chunk.popleft()
         recorder.add(now, label, executed)
-        now = environment.step(executed)
+        now = environment.step(executed, look=(step + 1) % horizon == 0)
         expert.executed(executed)
         success = bool(solved(first.state, now.state, (task,)))
         if success or expert.lead_m(now) > LARGEST_LEAD_M:

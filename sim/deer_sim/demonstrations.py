@@ -13,7 +13,7 @@ import numpy as np
 
 from deer_policies.errors import ConfigError, DeerError
 from deer_sim import instructions
-from deer_sim.collection import Disturbance, Episode, collect_episode
+from deer_sim.collection import Disturbance, Episode, begin_at, collect_episode
 from deer_sim.dataset import Annotation, Statistics, write_frames, write_index, write_whole
 from deer_sim.environment import Environment
 from deer_sim.expert import Expert
@@ -107,8 +107,8 @@ def demonstrate(plan: Plan, index: int, environment: Environment, expert: Expert
         rng = np.random.default_rng([plan.seed, ord(plan.scene), index, attempt])
         wordings = getattr(instructions, plan.wordings)(task)
         instruction = str(wordings[rng.integers(len(wordings))])
-        start = sample_start(task, plan.scene, rng)
-        episode = collect_episode(environment, expert, task, instruction, start, rng, plan.disturbance)
+        first, _ = begin_at(environment, expert, sample_start(task, plan.scene, rng), int(rng.integers(2**31)))
+        episode = collect_episode(environment, expert, task, instruction, first, rng, plan.disturbance)
         if episode.success:
             return episode, attempt
     raise DeerError(f"the expert failed {task} in scene {plan.scene} from {ATTEMPTS} starts; try another seed")

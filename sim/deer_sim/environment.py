@@ -118,12 +118,16 @@ class Environment(Protocol):
         """
         ...
 
-    def step(self, action: np.ndarray) -> TimeStep:
-        """Runs one control step with a relative action (7,), clipped to [-1, 1].
+    def step(self, action: np.ndarray, look: bool = True) -> TimeStep:
+        """Runs one control step with a relative action (7,), clipped to [-1, 1]; without `look` there are no pictures.
 
         Raises:
             ConfigError: if it is misshapen or not finite; nothing moves.
         """
+        ...
+
+    def look(self) -> TimeStep:
+        """The present time step with its pictures, which `step` may have left out."""
         ...
 
     def close(self) -> None:

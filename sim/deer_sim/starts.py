@@ -167,7 +167,30 @@ def _place_blocks(
     task: str, block: str, scene: Scene, slider: float, drawer: float, rng: np.random.Generator
 ) -> dict[str, np.ndarray]:
     """Draws the poses (6,) of all blocks."""
-    layout = _layout(task, block, scene, slider, rng)
+    return block_poses(_layout(task, block, scene, slider, rng), scene, rng, drawer, task, block)
+
+
+def block_poses(
+    layout: dict[str, str],
+    scene: Scene,
+    rng: np.random.Generator,
+    drawer: float = 0.0,
+    task: str = "",
+    block: str = "",
+) -> dict[str, np.ndarray]:
+    """Draws poses (6,) at which the blocks lie apart.
+
+    Args:
+        layout: by colour: the surface that the block lies on, 'drawer', or the colour of the block below, which comes
+            before it.
+        scene: of the surfaces.
+        rng: of the draws.
+        drawer: how far it is open, in m.
+        task, block: leaves room for this task around this block.
+
+    Raises:
+        SimulatorError: if there is no room.
+    """
     for _ in range(_MAX_TRIES):
         poses: dict[str, np.ndarray] = {}
         for colour, surface in layout.items():

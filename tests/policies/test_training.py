@@ -19,7 +19,7 @@ from deer_policies.training.exit_sampling import gather_exits, segment_exits, un
 from deer_policies.training.language_pretraining import pretrain_language
 from deer_policies.training.losses import action_loss
 from deer_policies.training.objective import head_losses, total_loss
-from deer_policies.training.recipe import LanguagePhase, Optimisation, load_recipe
+from deer_policies.training.recipe import Optimisation, PretrainingPhase, load_recipe
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
 
@@ -287,7 +287,7 @@ def test_language_pretraining_tells_tasks_apart_and_leaves_the_rest_alone(tiny):
     wordings = {"open_drawer": ["open the drawer", "drawer open"], "close_drawer": ["close the drawer", "drawer close"]}
     corpus = [text for texts in wordings.values() for text in texts]
     tokenizer = Tokenizer.train(corpus, config.language.vocabulary, config.language.max_tokens)
-    classifier = pretrain_language(model, tokenizer, wordings, LanguagePhase(60, 3e-3, batch=8), seed=1)
+    classifier = pretrain_language(model, tokenizer, wordings, PretrainingPhase(60, 3e-3, batch=8), seed=1)
     assert classifier.accuracy(wordings) == 1.0
     swapped = {"open_drawer": wordings["close_drawer"], "close_drawer": wordings["open_drawer"]}
     assert classifier.accuracy(swapped) == 0.0
@@ -299,4 +299,4 @@ def test_language_pretraining_tells_tasks_apart_and_leaves_the_rest_alone(tiny):
 
 def test_language_phase_is_checked():
     with pytest.raises(ConfigError, match="steps >= 1"):
-        LanguagePhase(0)
+        PretrainingPhase(0)

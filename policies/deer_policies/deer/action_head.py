@@ -1,4 +1,4 @@
-"""Recurrent action head: pooled features of one step become a pose, a gripper logit and the next state."""
+"""Recurrent action head: pooled features of one step become an action or several, and the next state."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from deer_policies.deer.config import ENCODED_PROPRIOCEPTION, HeadConfig
+from deer_policies.interfaces import POSE_SIZE
 
 EULER = slice(3, 6)
 
@@ -93,8 +94,8 @@ class ActionHead(nn.Module):
         sizes = [feature_dim + config.proprioception_dim] + [config.lstm_hidden] * (config.lstm_layers - 1)
         self.lstm = nn.ModuleList(nn.LSTM(size, config.lstm_hidden, batch_first=True) for size in sizes)
         self.norms = nn.ModuleList(nn.LayerNorm(config.lstm_hidden) for _ in sizes)
-        self.pose = _mlp(config.lstm_hidden, config, 6)
-        self.gripper = _mlp(config.lstm_hidden, config, 1)
+        self.pose = _mlp(config.lstm_hidden, config, POSE_SIZE * config.horizon)
+        self.gripper = _mlp(config.lstm_hidden, config, config.horizon)
 
     def initial_state(self, batch: int) -> HeadState:
         """State at the start of an episode: zeros."""
@@ -113,8 +114,8 @@ class ActionHead(nn.Module):
             state: before the first step; None for the start of an episode.
 
         Returns:
-            pose (batch, window, 6) in [-1, 1], gripper logit (batch, window) with positive for open, state after the
-            last step.
+            poses (batch, window, horizon * 6) in [-1, 1], one action after the other; gripper logits (batch, window,
+            horizon), positive for open; state after the last step.
         """
         x = features.to(cast(nn.LayerNorm, self.norms[0]).weight.dtype)
         if self.proprioception is not None:
@@ -132,7 +133,7 @@ class ActionHead(nn.Module):
             x = norm(x)
             if index < len(self.norms) - 1:
                 x = F.dropout(x, self.config.lstm_dropout, self.training)
-        return self.pose(x).tanh(), self.gripper(x).squeeze(-1), HeadState(torch.stack(hidden), torch.stack(cell))
+        return self.pose(x).tanh(), self.gripper(x), HeadState(torch.stack(hidden), torch.stack(cell))
 
     def _window(
         self, index: int, x: torch.Tensor, hidden: torch.Tensor, cell: torch.Tensor

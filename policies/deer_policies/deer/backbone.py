@@ -101,7 +101,15 @@ class DeerModel(nn.Module):
 
     def media(self, images: torch.Tensor) -> torch.Tensor:
         """Visual latents: images (batch, views, 3, height, width) -> (batch, views * latents, vision dim)."""
-        return self.segments.encode(images.flatten(0, 1)).unflatten(0, images.shape[:2]).flatten(1, 2)
+        return self.media_of(self.patches(images))
+
+    def patches(self, images: torch.Tensor) -> torch.Tensor:
+        """Patch tokens: images (batch, views, 3, height, width) -> (batch, views, tokens, vision dim)."""
+        return self.vision(self.normalised(images.flatten(0, 1))).unflatten(0, images.shape[:2])
+
+    def media_of(self, patches: torch.Tensor) -> torch.Tensor:
+        """Visual latents (batch, views * latents, vision dim) from patch tokens (batch, views, tokens, vision dim)."""
+        return self.resampler(patches.flatten(0, 1)).unflatten(0, patches.shape[:2]).flatten(1, 2)
 
     def text(self, token_ids: torch.Tensor, token_mask: torch.Tensor) -> Text:
         """token_ids (batch, tokens) int64, token_mask (batch, tokens) bool -> `Text`."""
@@ -137,7 +145,11 @@ class DeerModel(nn.Module):
         Returns:
             (exits + 1, batch, window, dim); entry 0 is the layer before the first exit (the pseudo exit).
         """
-        batch, window = images.shape[:2]
-        media = self.media(images.flatten(0, 1))
+        return self.features_of(self.media(images.flatten(0, 1)), token_ids, token_mask)
+
+    def features_of(self, media: torch.Tensor, token_ids: torch.Tensor, token_mask: torch.Tensor) -> torch.Tensor:
+        """The same from visual latents (batch * window, views * latents, vision dim), clip after clip."""
+        batch = len(token_ids)
+        window = len(media) // batch
         text = self.text(token_ids, token_mask).repeated(window)
         return torch.stack(list(self.exit_features(text, media))).unflatten(1, (batch, window))

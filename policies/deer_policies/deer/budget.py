@@ -13,7 +13,7 @@ from deer_policies.deer.backbone import DeerModel
 from deer_policies.deer.config import ENCODED_PROPRIOCEPTION, DeerConfig
 from deer_policies.deer.precision import FLOAT32, Precision, Storage
 from deer_policies.errors import BudgetError
-from deer_policies.interfaces import Budget
+from deer_policies.interfaces import POSE_SIZE, Budget
 
 GIGA = 1e9
 GIB = 2.0**30
@@ -37,8 +37,8 @@ class CostModel:
             stem = vision.tokens * 3 * vision.patch_size**2 * dim
         else:
             stem, side, inputs = 0, vision.image_size, 3
-            for outputs in vision.stem_channels:
-                side = (side + 1) // 2
+            for index, outputs in enumerate(vision.stem_channels):
+                side = (side + 1) // 2 if index < vision.halvings else side
                 stem += side**2 * 9 * inputs * outputs
                 inputs = outputs
         block = tokens * (4 + 2 * vision.mlp_ratio) * dim**2 + 2 * tokens**2 * dim
@@ -67,7 +67,7 @@ class CostModel:
         for _ in range(head.lstm_layers):
             total += 4 * head.lstm_hidden * (inputs + head.lstm_hidden)
             inputs = head.lstm_hidden
-        for outputs in (6, 1):
+        for outputs in (POSE_SIZE * head.horizon, head.horizon):
             sizes = (head.lstm_hidden, *head.mlp_dims, outputs)
             total += sum(a * b for a, b in pairwise(sizes))
         return total

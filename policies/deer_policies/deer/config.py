@@ -52,9 +52,9 @@ class VisionConfig:
     """Vision transformer (CLIP's layout) on one view.
 
     Attributes:
-        stem: 'patch' cuts the image by one strided convolution (CLIP); 'conv' halves it once per entry of
-            `stem_channels` with 3x3 convolutions, which learns much faster at small sizes.
-        patch_size: pixels that one token spans in each direction.
+        stem: 'patch' cuts the image by one strided convolution (CLIP); 'conv' has 3x3 convolutions, of which the first
+            ones halve the image until a pixel spans `patch_size`; it learns much faster at small sizes.
+        patch_size: pixels that one token spans in each direction; a power of two for a 'conv' stem.
         stem_channels: output channels of each convolution of a 'conv' stem; the last one is `dim`.
         dim, layers, heads, mlp_ratio: of the transformer; 0 layers leave the stem alone.
         activation: 'quick_gelu' (CLIP) or 'gelu'.
@@ -83,11 +83,19 @@ class VisionConfig:
         if self.image_size % self.patch_size:
             raise ConfigError(f"image_size {self.image_size} must be a multiple of patch_size {self.patch_size}")
         if self.stem == "conv" and (
-            2 ** len(self.stem_channels) != self.patch_size or self.stem_channels[-1] != self.dim
+            2**self.halvings != self.patch_size
+            or len(self.stem_channels) < self.halvings
+            or self.stem_channels[-1] != self.dim
         ):
             raise ConfigError(
-                f"stem_channels {self.stem_channels} must be log2({self.patch_size}) numbers, the last {self.dim}"
+                f"stem_channels {self.stem_channels} must be log2({self.patch_size}) numbers or more, the last "
+                f"{self.dim}, and the patch size a power of two"
             )
+
+    @property
+    def halvings(self) -> int:
+        """Convolutions of stride 2 in a 'conv' stem."""
+        return self.patch_size.bit_length() - 1
 
     @property
     def tokens(self) -> int:
@@ -179,6 +187,7 @@ class HeadConfig:
         lstm_dropout: between LSTM layers.
         mlp_dropout: in the two networks; `dropout_mode` 'layerwise' puts it before every linear layer, 'last' before
             the output only.
+        horizon: actions that one step of the policy gives, for as many control steps.
         proprioception_dim: size of the encoded robot state beside the pooled feature; 0 leaves the robot state out.
         proprioception_mean, proprioception_std: (18,) for normalisation of the encoded robot state, see
             `action_head.encoded_proprioception`.
@@ -190,12 +199,13 @@ class HeadConfig:
     lstm_dropout: float = 0.0
     mlp_dropout: float = 0.0
     dropout_mode: str = "layerwise"
+    horizon: int = 1
     proprioception_dim: int = 0
     proprioception_mean: tuple[float, ...] = (0.0,) * ENCODED_PROPRIOCEPTION
     proprioception_std: tuple[float, ...] = (1.0,) * ENCODED_PROPRIOCEPTION
 
     def __post_init__(self) -> None:
-        check_positive(self, "lstm_hidden", "lstm_layers")
+        check_positive(self, "lstm_hidden", "lstm_layers", "horizon")
         check_fraction(self, "lstm_dropout", "mlp_dropout")
         check_one_of(self, "dropout_mode", ("layerwise", "last"))
         if not self.mlp_dims or min(self.mlp_dims) < 1:

@@ -22,19 +22,20 @@ class Candidate:
     def __init__(self, feature: torch.Tensor, run_head: Callable[[torch.Tensor], HeadOutput]) -> None:
         """Args:
         feature: (batch, dim) pooled feature.
-        run_head: maps the feature to pose (batch, 6), gripper logit (batch,), and the state after the step.
+        run_head: maps the feature to poses (batch, horizon * 6), gripper logits (batch, horizon), and the state
+            after the step.
         """
         self.feature = feature
         self._run_head = run_head
 
     @cached_property
     def output(self) -> HeadOutput:
-        """Pose (batch, 6), gripper logit (batch,), and the state to keep if the policy stops here."""
+        """Poses (batch, horizon * 6), gripper logits (batch, horizon), and the state to keep if it stops here."""
         return self._run_head(self.feature)
 
     @property
     def pose(self) -> torch.Tensor:
-        """(batch, 6)."""
+        """(batch, horizon * 6)."""
         return self.output[0]
 
     @property
@@ -52,7 +53,10 @@ class ExitCriterion(Protocol):
 
 
 def action_distance(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
-    """Root mean square over the pose dimensions: (..., 6), (..., 6) -> (...). The gripper takes no part (DeeR)."""
+    """Root mean square over the pose dimensions of all actions: (..., horizon * 6) twice -> (...).
+
+    The gripper takes no part (DeeR).
+    """
     return (first - second).square().mean(-1).sqrt()
 
 

@@ -80,6 +80,7 @@ class DeerPolicy:
             exit_layers=model.exit_layers,
             static_shape=preprocess.static_shape,
             gripper_shape=preprocess.gripper_shape,
+            horizon=model.config.head.horizon,
             weights_sha256=weights_sha256,
             details=details or {},
         )

@@ -22,8 +22,8 @@ class Outcomes:
 
     Attributes:
         values: (exits, batch, window) float32, the criterion's.
-        pose_errors: (exits, batch, window) float32, root mean square distance of the pose from the last exit's.
-        gripper_errors: (exits, batch, window) bool, where the gripper's command is not the last exit's.
+        pose_errors: (exits, batch, window) float32, root mean square distance of the poses from the last exit's.
+        gripper_errors: (exits, batch, window) bool, where one of the gripper's commands is not the last exit's.
         taken: (batch, window) int64, the exits taken.
         state: after the window.
     """
@@ -83,15 +83,16 @@ def outcomes(
         robot = None if proprioception is None else proprioception[:, step : step + 1].repeat(entries, 1, 1)
         repeated = HeadState(state.hidden.repeat(1, entries, 1), state.cell.repeat(1, entries, 1))
         pose, logit, after = head(features[:, :, step].reshape(entries * batch, 1, dim), robot, repeated)
-        poses, opens = pose.view(entries, batch, 6).float(), logit.view(entries, batch) > 0.0
+        poses, logits = pose.view(entries, batch, -1).float(), logit.view(entries, batch, -1)
+        opens = logits > 0.0
         states = [
             HeadState(*pair) for pair in zip(after.hidden.split(batch, 1), after.cell.split(batch, 1), strict=True)
         ]
-        outputs = zip(poses, logit.view(entries, batch), states, strict=True)
+        outputs = zip(poses, logits, states, strict=True)
         candidates = [Candidate(features[k, :, step], _known(output)) for k, output in enumerate(outputs)]
         values.append(torch.stack([criterion.distance(*pair, step).float().cpu() for pair in pairwise(candidates)]))
         pose_errors.append(action_distance(poses[1:], poses[-1]).cpu())
-        gripper_errors.append((opens[1:] != opens[-1]).cpu())
+        gripper_errors.append((opens[1:] != opens[-1]).any(-1).cpu())
         taken.append(choose(candidates, step))
         kept = (taken[-1].to(features.device) + 1) * batch + rows
         state = HeadState(after.hidden[:, kept], after.cell[:, kept])

@@ -20,6 +20,7 @@ from deer_policies.deer.tokenizer import Tokenizer
 from deer_policies.deer.view_reuse import EncodedViews, ViewReuse, views_to_encode, with_encoded
 from deer_policies.errors import ConfigError
 from deer_policies.interfaces import (
+    POSE_SIZE,
     PROPRIOCEPTION_SIZE,
     Action,
     ActionChunk,
@@ -131,17 +132,17 @@ class Stepper:
                 live = [item for item in live if item.walk.goes_on(item.feature)]
                 if not live:
                     break
-            actions = [self._action(item.walk) for item in samples]
+            chunks = [self._chunk(item.walk) for item in samples]
         total_s = self._now() - started
         if len(samples) == 1:
             self._times.add(watch, total_s)
         return [
             (
-                ActionChunk(action.values[None], self._info.rate_hz),
+                chunk,
                 self._after(item, plan.rule),
                 self._report(item, 1e3 * total_s),
             )
-            for item, action in zip(samples, actions, strict=True)
+            for item, chunk in zip(samples, chunks, strict=True)
         ]
 
     def _begun(
@@ -180,10 +181,12 @@ class Stepper:
         latents = self._model.segments.encode(images.flatten(0, 1).to(self._device))
         return (latents.unflatten(0, images.shape[:2]),)
 
-    def _action(self, walk: ExitWalk) -> Action:
-        pose, gripper_logit, _ = walk.candidates[-1].output
-        values = torch.cat([pose[0], gripper_logit]).float().cpu().numpy()
-        return Action.clipped(values.astype(np.float16) if self._model.config.official else values)
+    def _chunk(self, walk: ExitWalk) -> ActionChunk:
+        poses, gripper_logits, _ = walk.candidates[-1].output
+        rows = torch.cat([poses.view(-1, POSE_SIZE), gripper_logits.view(-1, 1)], dim=1).float().cpu().numpy()
+        if self._model.config.official:
+            rows = rows.astype(np.float16)
+        return ActionChunk(np.stack([Action.clipped(row).values for row in rows]), self._info.rate_hz)
 
     def _after(self, item: _Sample, rule: ExitRule) -> PolicyState:
         surplus, taken = item.state.surplus_gmac, item.walk.candidates

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -13,13 +15,18 @@ STEM_NORM_GROUPS = 4
 
 
 class ConvStem(nn.Sequential):
-    """3x3 convolutions of stride 2; all but the last are followed by GroupNorm and GELU."""
+    """3x3 convolutions; all but the last are followed by GroupNorm and GELU."""
 
-    def __init__(self, channels: tuple[int, ...]) -> None:
+    def __init__(self, channels: tuple[int, ...], halvings: int) -> None:
+        """Args:
+        channels: outputs of each convolution.
+        halvings: how many of them, the first ones, have stride 2.
+        """
         layers: list[nn.Module] = []
         for index, (inputs, outputs) in enumerate(zip((3, *channels), channels, strict=False)):
             last = index == len(channels) - 1
-            layers.append(nn.Conv2d(inputs, outputs, 3, stride=2, padding=1, bias=last))
+            stride = 2 if index < halvings else 1
+            layers.append(nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=last))
             if not last:
                 layers += [nn.GroupNorm(STEM_NORM_GROUPS, outputs), nn.GELU()]
         super().__init__(*layers)
@@ -51,6 +58,18 @@ class VisionBlock(nn.Module):
         return x + self.down(hidden)
 
 
+def waves(side: int, dim: int) -> torch.Tensor:
+    """Sines and cosines of column and row of a square grid, from half a wave to `side` / 4 waves: (side * side, dim).
+
+    What a position embedding begins with: attention reads a place from it at once, and from random numbers it can't.
+    """
+    place = torch.linspace(-1.0, 1.0, side)
+    rows, columns = torch.meshgrid(place, place, indexing="ij")
+    rates = math.pi * torch.logspace(0.0, math.log2(max(side, 2) / 2), dim // 4, base=2.0)
+    angles = torch.cat([columns.reshape(-1, 1) * rates, rows.reshape(-1, 1) * rates], dim=1)
+    return torch.cat([angles.sin(), angles.cos()], dim=1)
+
+
 class VisionEncoder(nn.Module):
     """Patch tokens of the last layer, without final norm and projection, as OpenFlamingo's resampler takes them."""
 
@@ -59,12 +78,15 @@ class VisionEncoder(nn.Module):
         self.config = config
         self.stem: nn.Module
         if config.stem == "conv":
-            self.stem = ConvStem(config.stem_channels)
+            self.stem = ConvStem(config.stem_channels, config.halvings)
         else:
             self.stem = nn.Conv2d(3, config.dim, config.patch_size, stride=config.patch_size, bias=False)
         positions = config.tokens + int(config.class_token)
         self.class_embedding = nn.Parameter(torch.randn(config.dim) * 0.02) if config.class_token else None
-        self.position_embedding = nn.Parameter(torch.randn(positions, config.dim) * 0.02)
+        if config.class_token or config.dim % 4:
+            self.position_embedding = nn.Parameter(torch.randn(positions, config.dim) * 0.02)
+        else:
+            self.position_embedding = nn.Parameter(waves(config.image_size // config.patch_size, config.dim))
         self.norm_in = nn.LayerNorm(config.dim)
         self.blocks = nn.ModuleList(
             VisionBlock(config.dim, config.heads, config.mlp_ratio, config.activation) for _ in range(config.layers)

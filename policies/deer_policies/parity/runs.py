@@ -82,9 +82,7 @@ def auxiliary_heads(recording: Recording, found: Comparison) -> None:
         features = list(recording.model.exit_features(recording.text(1).repeated(len(poses)), media))
         pose, logit, _ = recording.model.auxiliary_heads[position](features[position + 1][None])
         found.near(f"layerwise/{layer}/pose", pose[0], poses)
-        found.near(
-            f"layerwise/{layer}/grip_prob", logit.sigmoid()[0, :, None], recording.array(f"layerwise/{layer}/grip_prob")
-        )
+        found.near(f"layerwise/{layer}/grip_prob", logit.sigmoid()[0], recording.array(f"layerwise/{layer}/grip_prob"))
 
 
 def _threshold_rule(recording: Recording) -> ThresholdRule:
@@ -155,7 +153,7 @@ def _rollout(recording: Recording, found: Comparison, key: str, rule_at: RuleAt)
         pose, logit, state = candidates[-1].output
         taken.append(len(candidates) - 2)
         found.near(f"{key}/pose", pose[0], poses[step])
-        found.near(f"{key}/grip_prob", logit.sigmoid(), probabilities[step])
+        found.near(f"{key}/grip_prob", logit.sigmoid()[0], probabilities[step])
         if recording.has(f"{key}/deltas"):
             # With a single exit in use nothing depends on its distance, and ours is not computed.
             recorded = torch.tensor(checked if len(rule.thresholds) > 1 else [], dtype=torch.float64)

@@ -47,7 +47,7 @@ def criterion_values(recording: Recording, found: Comparison) -> None:
 def training_forward(recording: Recording, found: Comparison) -> None:
     """Actions of every head on a batch of windows, with the recorded draws of the two exit samplings."""
     for key, (pose, logit) in _head_outputs(recording).items():
-        for part, ours in enumerate((pose, logit.sigmoid()[..., None], logit[..., None])):
+        for part, ours in enumerate((pose, logit.sigmoid(), logit)):
             name = f"train_eval_mode/{key}/{part}"
             found.near(name, ours, recording.array(name))
 
@@ -57,8 +57,8 @@ def training_losses(recording: Recording, found: Comparison) -> None:
     actions = recording.tensor("train_batch/actions")
     # The official label is open for +1 and above only: (g + 1) // 2.
     is_open = (actions[..., 6:] + 1.0) // 2.0 > 0.0
-    target = torch.cat([actions[..., :6], torch.where(is_open, 1.0, -1.0)], dim=-1)
-    weight = torch.ones(actions.shape[:2])
+    target = torch.cat([actions[..., :6], torch.where(is_open, 1.0, -1.0)], dim=-1)[:, :, None]
+    weight = torch.ones(target.shape[:3])
     outputs = _head_outputs(recording).values()
 
     def losses(gripper_weight: float) -> torch.Tensor:

@@ -47,7 +47,7 @@ class BatchDrawer:
         settings, generator = self._settings, self._generator
         images = shift_clips(torch.from_numpy(windows.images), settings.shift_px, generator, self._official)
         images = jitter_clips(images, settings.brightness, generator)
-        batch, window = windows.weight.shape
+        batch, window = windows.weight.shape[:2]
         ids, mask = self._tokenizer.encode_batch([self._drop_words(text) for text in windows.instructions])
         return Batch(
             images=images,
@@ -56,6 +56,8 @@ class BatchDrawer:
             proprioception=torch.from_numpy(windows.proprioception),
             target=torch.from_numpy(windows.labels),
             weight=torch.from_numpy(windows.weight),
+            scene=torch.from_numpy(windows.scene),
+            landmarks=torch.from_numpy(windows.landmarks),
             starts=torch.from_numpy(windows.starts),
             exits=draw_exits(settings.samplings, batch, window, self._exits, generator, self._official),
         )

@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import os
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
 from deer_policies.errors import ConfigError
+
+_VALUES = ("proprioception", "labels", "known", "scene", "landmarks")
+"""What a file holds beside task and images."""
 
 
 @dataclass(frozen=True)
@@ -22,9 +25,14 @@ class Episode:
     Attributes:
         images: (steps, views, 3, height, width) uint8, preprocessed by the policy's own preprocessing.
         proprioception: (steps, 15) float32.
-        labels: (steps, 7) float32, the action to imitate at each step.
+        labels: (steps, horizon, 7) float32, the actions to imitate at each step.
+        known: (steps, horizon) bool, which of them are labels; the others are fillings.
         task: name of the subtask, for balance and for reports.
         instructions: wordings that fit; training draws one of them for each window.
+        scene: (steps, values) float32, what is to be read from the images beside the action; no values if that is not
+            known.
+        landmarks: (steps, views, landmarks, 3) float32, where things are in the images: column and row as a share of
+            the picture, and 1 where it is in it; no landmarks if that is not known.
     """
 
     images: np.ndarray
@@ -32,6 +40,9 @@ class Episode:
     labels: np.ndarray
     task: str
     instructions: tuple[str, ...]
+    known: np.ndarray
+    scene: np.ndarray
+    landmarks: np.ndarray
 
     def __post_init__(self) -> None:
         steps = len(self.images)
@@ -39,32 +50,37 @@ class Episode:
             raise ConfigError(
                 f"episode images are {self.images.shape} {self.images.dtype}; need (steps, views, 3, h, w) uint8"
             )
-        if self.proprioception.shape != (steps, 15) or self.labels.shape != (steps, 7):
+        if self.proprioception.shape != (steps, 15) or self.labels.shape != (*self.known.shape, 7):
             raise ConfigError(
-                f"{steps} images, proprioception {self.proprioception.shape}, labels {self.labels.shape}: "
-                "all need the same number of steps, 15 and 7 values wide"
+                f"{steps} images, proprioception {self.proprioception.shape}, labels {self.labels.shape}, known "
+                f"{self.known.shape}: they must be (steps, 15), (steps, horizon, 7) and (steps, horizon)"
             )
+        counts = [len(part) for part in (self.known, self.scene, self.landmarks)]
+        if counts != [steps] * len(counts):
+            raise ConfigError(f"{steps} images and {counts} labels, scenes and landmarks: make them equal")
         if not self.instructions:
             raise ConfigError(f"episode of task {self.task!r} has no instruction; give at least one wording")
 
 
 def save_episode(path: Path, episode: Episode) -> None:
-    """Writes one .npz, complete or not at all."""
+    """Writes one .npz, complete or not at all, and its images in a .npy beside it, which can be read in parts."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    values = {name: getattr(episode, name) for name in _VALUES}
+    _write(path.with_suffix(".npy"), lambda file: np.save(file, episode.images))
+    _write(path, lambda file: np.savez(file, task=np.array(episode.task), **values))
+
+
+def _write(path: Path, write: Callable[[IO[bytes]], None]) -> None:
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     with open(partial, "wb") as file:
-        np.savez(
-            file,
-            images=episode.images,
-            proprioception=episode.proprioception.astype(np.float32),
-            labels=episode.labels.astype(np.float32),
-            task=np.array(episode.task),
-        )
+        write(file)
     os.replace(partial, path)
 
 
 def load_episode(path: Path, instructions: Mapping[str, tuple[str, ...]]) -> Episode:
     """Reads what `save_episode` wrote; the wordings come from `instructions` by task, so that they can change.
+
+    The images stay on the disk until they are looked at.
 
     Raises:
         ConfigError: naming the file, if it is damaged.
@@ -72,7 +88,10 @@ def load_episode(path: Path, instructions: Mapping[str, tuple[str, ...]]) -> Epi
     try:
         with np.load(path, allow_pickle=False) as arrays:
             task = str(arrays["task"])
-            return Episode(arrays["images"], arrays["proprioception"], arrays["labels"], task, instructions[task])
+            values = {name: arrays[name] for name in _VALUES}
+        # Nobody writes, but PyTorch warns about arrays that can't be written to.
+        images = np.load(path.with_suffix(".npy"), mmap_mode="r+", allow_pickle=False)
+        return Episode(images=images, task=task, instructions=instructions[task], **values)
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise ConfigError(f"{path} is not an episode file ({error}); delete it and collect again") from error
 
@@ -84,8 +103,10 @@ class Windows:
     Attributes:
         images: (batch, window, views, 3, height, width) uint8.
         proprioception: (batch, window, 15) float32.
-        labels: (batch, window, 7) float32.
-        weight: (batch, window) float32, 0 after an episode's end.
+        labels: (batch, window, horizon, 7) float32.
+        weight: (batch, window, horizon) float32, 1 for a label, 0 for none and after an episode's end.
+        scene: (batch, window, values) float32; see `Episode`.
+        landmarks: (batch, window, views, landmarks, 3) float32; see `Episode`.
         instructions: one text a stream, drawn anew for each window.
         starts: (batch,) bool, True where the recurrent state starts anew.
     """
@@ -94,6 +115,8 @@ class Windows:
     proprioception: np.ndarray
     labels: np.ndarray
     weight: np.ndarray
+    scene: np.ndarray
+    landmarks: np.ndarray
     instructions: list[str]
     starts: np.ndarray
 
@@ -161,11 +184,13 @@ class EpisodeStreams:
     def next(self) -> Windows:
         """The next window of every stream."""
         batch, window = len(self._playing), self._window
-        shape = self._episodes[0].images.shape[1:]
-        images = np.zeros((batch, window, *shape), np.uint8)
+        first = self._episodes[0]
+        images = np.zeros((batch, window, *first.images.shape[1:]), np.uint8)
         proprioception = np.zeros((batch, window, 15), np.float32)
-        labels = np.zeros((batch, window, 7), np.float32)
-        weight = np.zeros((batch, window), np.float32)
+        labels = np.zeros((batch, window, *first.labels.shape[1:]), np.float32)
+        weight = np.zeros(labels.shape[:3], np.float32)
+        scene = np.zeros((batch, window, *first.scene.shape[1:]), np.float32)
+        landmarks = np.zeros((batch, window, *first.landmarks.shape[1:]), np.float32)
         starts = np.zeros(batch, bool)
         played = []
         for stream in range(batch):
@@ -176,7 +201,9 @@ class EpisodeStreams:
             images[stream, :count] = episode.images[part]
             proprioception[stream, :count] = episode.proprioception[part]
             labels[stream, :count] = episode.labels[part]
-            weight[stream, :count] = 1.0
+            weight[stream, :count] = episode.known[part]
+            scene[stream, :count] = episode.scene[part]
+            landmarks[stream, :count] = episode.landmarks[part]
             starts[stream] = position == 0 or not self._carry_state
         instructions = [episode.instructions[self._rng.integers(len(episode.instructions))] for episode in played]
-        return Windows(images, proprioception, labels, weight, instructions, starts)
+        return Windows(images, proprioception, labels, weight, scene, landmarks, instructions, starts)

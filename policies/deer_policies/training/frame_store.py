@@ -82,7 +82,17 @@ class FrameStore:
         images, values = self._arrays
         part = slice(places.start, places.stop)
         robot, labels = values[part, :_PROPRIOCEPTION], values[part, _PROPRIOCEPTION:]
-        return Episode(images[part], robot, labels, task, (instruction,))
+        frames = len(robot)
+        return Episode(
+            images=images[part],
+            proprioception=robot,
+            labels=labels[:, None],
+            task=task,
+            instructions=(instruction,),
+            known=np.ones((frames, 1), bool),
+            scene=np.zeros((frames, 0), np.float32),
+            landmarks=np.zeros((frames, images.shape[1], 0, 3), np.float32),
+        )
 
     @cached_property
     def _arrays(self) -> tuple[np.ndarray, np.ndarray]:

@@ -16,7 +16,7 @@ from torch import nn
 
 from deer_policies.deer.backbone import DeerModel
 from deer_policies.deer.tokenizer import Tokenizer
-from deer_policies.training.recipe import LanguagePhase
+from deer_policies.training.recipe import PretrainingPhase
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +71,7 @@ def pretrain_language(
     model: DeerModel,
     tokenizer: Tokenizer,
     wordings: Mapping[str, Sequence[str]],
-    phase: LanguagePhase,
+    phase: PretrainingPhase,
     seed: int,
 ) -> TaskClassifier:
     """Trains embedding and language layers in place; vision, resampler and heads stay as they are.

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
+from deer_policies.interfaces import POSE_SIZE
+
 
 def action_loss(
     pose: torch.Tensor,
@@ -13,17 +15,18 @@ def action_loss(
     weight: torch.Tensor,
     gripper_weight: float,
 ) -> torch.Tensor:
-    """Mean loss over the steps with weight, as a scalar.
+    """Mean loss over the actions with weight, as a scalar.
 
     Args:
-        pose: (batch, window, 6), predicted xyz and euler part of the relative action in [-1, 1].
-        gripper_logit: (batch, window), positive for open.
-        target: (batch, window, 7), labels; the gripper column is +1 (open) or -1 (close).
-        weight: (batch, window), 1 for a real step and 0 for padding.
+        pose: (batch, window, horizon * 6), predicted xyz and euler part of the relative actions in [-1, 1].
+        gripper_logit: (batch, window, horizon), positive for open.
+        target: (batch, window, horizon, 7), labels; the gripper column is +1 (open) or -1 (close).
+        weight: (batch, window, horizon), 1 for a label and 0 for padding.
         gripper_weight: factor of the gripper term (the paper's lambda, 0.01).
     """
-    pose_loss = F.huber_loss(pose.float(), target[..., :6], reduction="none").mean(-1)
-    is_open = (target[..., 6] > 0).float()
+    wanted = target[..., :POSE_SIZE]
+    pose_loss = F.huber_loss(pose.float().view_as(wanted), wanted, reduction="none").mean(-1)
+    is_open = (target[..., POSE_SIZE] > 0).float()
     gripper_loss = F.binary_cross_entropy_with_logits(gripper_logit.float(), is_open, reduction="none")
     total = (pose_loss + gripper_weight * gripper_loss) * weight
     return total.sum() / weight.sum().clamp(min=1.0)

@@ -6,17 +6,20 @@ The shared head runs once for each sampling of random exits; each exit has an au
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields
 
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from deer_policies.deer.action_head import HeadState
 from deer_policies.deer.backbone import DeerModel
 from deer_policies.training.exit_sampling import gather_exits
 from deer_policies.training.losses import action_loss
 from deer_policies.training.recipe import Optimisation
+from deer_policies.training.scene_readout import SceneReadout
 
-AUXILIARY = "auxiliary_"
+AUXILIARY, SCENE = "auxiliary_", "scene"
 
 
 @dataclass(frozen=True)
@@ -27,8 +30,10 @@ class Batch:
         images: (batch, window, views, 3, height, width), uint8, or float that is normalised already.
         token_ids, token_mask: (batch, tokens) int64 and bool.
         proprioception: (batch, window, 15).
-        target: (batch, window, 7), labels.
-        weight: (batch, window), 1 for a real step and 0 for padding.
+        target: (batch, window, horizon, 7), labels.
+        weight: (batch, window, horizon), 1 for a label, 0 for none and for padding.
+        scene: (batch, window, values), what is to be read from the images beside the action; maybe no values.
+        landmarks: (batch, window, views, landmarks, 3), where things are in the images; see `SceneReadout.loss`.
         starts: (batch,) bool, where the recurrent state starts anew.
         exits: of each sampling, (batch, window) int64.
     """
@@ -39,6 +44,8 @@ class Batch:
     proprioception: torch.Tensor
     target: torch.Tensor
     weight: torch.Tensor
+    scene: torch.Tensor
+    landmarks: torch.Tensor
     starts: torch.Tensor
     exits: Mapping[str, torch.Tensor]
 
@@ -48,8 +55,17 @@ class Batch:
         return Batch(**tensors, exits=self.exits)
 
 
+def cpu_attention(device: torch.device) -> AbstractContextManager[None]:
+    """Attention written out: the fused one's backward pass is the slowest part of training a small model on a CPU."""
+    return sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else nullcontext()
+
+
 def head_losses(
-    model: DeerModel, batch: Batch, states: Mapping[str, HeadState], settings: Optimisation
+    model: DeerModel,
+    batch: Batch,
+    states: Mapping[str, HeadState],
+    settings: Optimisation,
+    readout: SceneReadout | None = None,
 ) -> tuple[dict[str, torch.Tensor], dict[str, HeadState]]:
     """The mean loss of each head over the batch's steps.
 
@@ -58,13 +74,16 @@ def head_losses(
         batch: on the model's device.
         states: of the recurrent heads before the window, by head; empty at the start of episodes.
         settings: which heads, and the gripper's factor.
+        readout: adds the loss 'scene'.
 
     Returns:
         Scalars by head ('uniform', 'segments', 'auxiliary_0', ...), and the states after the window, without gradients.
     """
     half = settings.precision == "bfloat16"
     with torch.autocast(batch.weight.device.type, torch.bfloat16, enabled=half):
-        features = model.features(batch.images, batch.token_ids, batch.token_mask)[1:]
+        patches = model.patches(batch.images.flatten(0, 1))
+        media = model.media_of(patches)
+        features = model.features_of(media, batch.token_ids, batch.token_mask)[1:]
         runs: list[tuple[str, torch.nn.Module, torch.Tensor]] = [
             (name, model.head, gather_exits(features, exits)) for name, exits in batch.exits.items()
         ]
@@ -78,10 +97,15 @@ def head_losses(
             pose, gripper_logit, state = head(feature, batch.proprioception, state)
             after[name] = state.detached()
             losses[name] = action_loss(pose, gripper_logit, batch.target, batch.weight, settings.gripper_weight)
+        if readout is not None:
+            scene, landmarks = batch.scene.flatten(0, 1), batch.landmarks.flatten(0, 1)
+            losses[SCENE] = readout.loss(patches, media, scene, landmarks, batch.weight.amax(-1).flatten())
     return losses, after
 
 
 def total_loss(losses: Mapping[str, torch.Tensor], settings: Optimisation) -> torch.Tensor:
-    """The scalar to minimise: all heads added, auxiliary ones by their factor."""
+    """The scalar to minimise: all heads added, auxiliary ones and the scene's by their factor."""
     factors = {name: settings.auxiliary_weight if name.startswith(AUXILIARY) else 1.0 for name in losses}
+    if SCENE in losses:
+        factors[SCENE] = settings.scene_weight
     return torch.stack([factors[name] * loss for name, loss in losses.items()]).sum()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
+from torch import nn
 
 from deer_policies.deer.backbone import DeerModel
 from deer_policies.training.recipe import Optimisation, Phase
@@ -23,8 +24,10 @@ def part_of(name: str) -> str:
     return name.split(".", 1)[0]
 
 
-def make_optimiser(model: DeerModel, phase: Phase, settings: Optimisation) -> torch.optim.AdamW:
-    """AdamW over what the phase trains; everything else is frozen.
+def make_optimiser(
+    model: DeerModel, phase: Phase, settings: Optimisation, readout: nn.Module | None = None
+) -> torch.optim.AdamW:
+    """AdamW over what the phase trains, and over the readout beside the model; everything else is frozen.
 
     Each group has its factor of the learning rate under 'scale', see `set_rates`.
     """
@@ -42,6 +45,8 @@ def make_optimiser(model: DeerModel, phase: Phase, settings: Optimisation) -> to
     entries = [
         {"params": parameters, "weight_decay": decay, "scale": scale} for (decay, scale), parameters in groups.items()
     ]
+    if readout is not None:
+        entries.append({"params": list(readout.parameters()), "weight_decay": settings.weight_decay, "scale": 1.0})
     return torch.optim.AdamW(entries, lr=phase.learning_rate, betas=(0.9, 0.999))
 
 

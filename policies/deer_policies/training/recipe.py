@@ -43,13 +43,13 @@ class Phase:
 
 
 @dataclass(frozen=True)
-class LanguagePhase:
-    """Training of the language layers alone, to tell tasks apart by their wordings; see `language_pretraining`.
+class PretrainingPhase:
+    """Training of a part alone that starts from random weights; see `language_pretraining` and `vision_pretraining`.
 
     Attributes:
         steps: optimiser steps.
         learning_rate: peak rate of AdamW.
-        batch: wordings in one update.
+        batch: wordings, or frames, in one update.
     """
 
     steps: int
@@ -58,7 +58,7 @@ class LanguagePhase:
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.learning_rate <= 0 or self.batch < 1:
-            raise ConfigError(f"a language phase needs steps >= 1, learning_rate > 0, batch >= 1; got {self}")
+            raise ConfigError(f"a pretraining phase needs steps >= 1, learning_rate > 0, batch >= 1; got {self}")
 
 
 @dataclass(frozen=True)
@@ -83,6 +83,8 @@ class Optimisation:
     Attributes:
         batch, window: streams side by side, over all processes, and steps of each in one update.
         gripper_weight: factor of the gripper's cross-entropy against the pose's Huber loss.
+        scene_weight: factor of the loss that has the scene read from the visual latents, see `scene_readout`; 0 does
+            without.
         auxiliary_weight: factor of each exit's own head; 0 trains without auxiliary heads.
         samplings: random-exit samplings for the shared head: 'uniform', 'segments' or both.
         weight_decay, clip_norm: of AdamW and of the gradient.
@@ -100,6 +102,7 @@ class Optimisation:
     batch: int = 16
     window: int = 16
     gripper_weight: float = 0.01
+    scene_weight: float = 0.0
     auxiliary_weight: float = 1.0
     samplings: tuple[str, ...] = ("uniform", "segments")
     weight_decay: float = 0.01
@@ -172,6 +175,7 @@ class Recipe:
         data: recorded episodes for the first round; None has the expert demonstrate.
         heads: the last phase, on the heads alone.
         language: training of the language layers before the first round; None for a pretrained language model.
+        vision: training of vision and resampler on the first round's frames; None for pretrained vision.
         optimisation: see `Optimisation`.
         validation: see `Validation`; None trains every phase to its end.
         calibration_episodes_per_task: episodes for the exit thresholds, kept apart from training.
@@ -187,7 +191,8 @@ class Recipe:
     rounds: tuple[Round, ...]
     heads: Phase
     data: RecordedData | None = None
-    language: LanguagePhase | None = None
+    language: PretrainingPhase | None = None
+    vision: PretrainingPhase | None = None
     optimisation: Optimisation = field(default_factory=Optimisation)
     policy: dict[str, Any] = field(default_factory=dict)
     weights: str | None = None
@@ -206,8 +211,9 @@ class Recipe:
             raise ConfigError("the first round trains on the data; leave out its expert_acts and episodes_per_task")
         if any(part.episodes_per_task < 1 for part in (later if self.data else self.rounds)):
             raise ConfigError("a round needs episodes_per_task of at least 1")
-        if self.weights is not None and self.language is not None:
-            raise ConfigError("a recipe names both weights and a language phase; start from the one or the other")
+        for part in ("language", "vision"):
+            if self.weights is not None and getattr(self, part) is not None:
+                raise ConfigError(f"a recipe names both weights and a {part} phase; start from the one or the other")
         if not self.scenes or not self.tasks:
             raise ConfigError(f"scenes are {self.scenes} and tasks {self.tasks}; name at least one of each")
         if min(self.calibration_episodes_per_task, self.calibration_max_steps) < 1:
@@ -256,8 +262,9 @@ def load_recipe(path: Path) -> Recipe:
         rounds.append(_build(Round, entry, where))
     values["rounds"] = tuple(rounds)
     values["heads"] = _build(Phase, dict(values.get("heads", {}), heads_only=True), f"{path}: heads")
-    if values.get("language") is not None:
-        values["language"] = _build(LanguagePhase, values["language"], f"{path}: language")
+    for name in ("language", "vision"):
+        if values.get(name) is not None:
+            values[name] = _build(PretrainingPhase, values[name], f"{path}: {name}")
     optimisation = dict(values.get("optimisation", {}))
     for name in ("samplings", "shift_px", "frozen"):
         if name in optimisation:

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from deer_policies.deer.action_head import HeadState
 from deer_policies.deer.backbone import DeerModel
@@ -22,11 +21,12 @@ from deer_policies.training.drawing import BatchDrawer, torch_seed
 from deer_policies.training.episodes import Episode, EpisodeStreams
 from deer_policies.training.interruption import noted_interruption
 from deer_policies.training.log import TrainingLog
-from deer_policies.training.objective import Batch, head_losses, total_loss
+from deer_policies.training.objective import Batch, cpu_attention, head_losses, total_loss
 from deer_policies.training.optimiser import make_optimiser, scheduled_rate, set_rates
 from deer_policies.training.parallel import Processes
 from deer_policies.training.read_ahead import ReadAhead
 from deer_policies.training.recipe import Optimisation, Phase, Validation
+from deer_policies.training.scene_readout import SceneReadout
 from deer_policies.training.validation import held_out_loss
 
 logger = logging.getLogger(__name__)
@@ -47,6 +47,7 @@ class Trainer:
         processes: Processes | None = None,
         validation: Validation | None = None,
         held_out: Sequence[Episode] = (),
+        readout: SceneReadout | None = None,
         save_every_s: float = 120.0,
     ) -> None:
         """Args:
@@ -58,6 +59,7 @@ class Trainer:
         processes: of this run; None for this one alone, on the CPU.
         validation: when to stop early; None never does.
         held_out: episodes for it.
+        readout: trained beside the model; None leaves the scene alone.
         save_every_s: how often the state is saved; it is saved at the end of a phase and after Ctrl-C as well.
 
         Raises:
@@ -69,7 +71,10 @@ class Trainer:
         for parameter in self.model.vision.parameters():
             if parameter.ndim == 4:
                 parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
-        self._processes.copy_from_first(self.model)
+        self._readout = None if readout is None else readout.to(self._processes.device)
+        for module in (self.model, self._readout):
+            if module is not None:
+                self._processes.copy_from_first(module)
         self.average = copy.deepcopy(model).eval()
         self.steps_done = 0
         self._tokenizer = tokenizer
@@ -79,6 +84,7 @@ class Trainer:
         self._validation = validation
         self._held_out = held_out
         self._save_every_s = save_every_s
+        self._read_in_phase = self._readout
         self._phase = ""
         self._phase_step = 0
         self._finished: list[str] = []
@@ -104,7 +110,9 @@ class Trainer:
         if name in self._finished:
             return
         first = self._processes.first
-        optimiser = make_optimiser(self.model, phase, self._settings)
+        # Where vision stands still there is nothing for the readout to teach it.
+        self._read_in_phase = None if phase.heads_only else self._readout
+        optimiser = make_optimiser(self.model, phase, self._settings, self._read_in_phase)
         self._begin(name, optimiser, streams)
         self.model.train()
         with (
@@ -149,11 +157,10 @@ class Trainer:
         """
         steps = float(batch.weight.sum())
         share = steps / max(self._processes.sums([steps])[0], 1.0)
-        trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-        # The fused attention's backward pass is the slowest part of training a small model on a CPU.
-        with sdpa_kernel(SDPBackend.MATH) if self._processes.device.type == "cpu" else nullcontext():
+        trained = [parameter for group in optimiser.param_groups for parameter in group["params"]]
+        with cpu_attention(self._processes.device):
             losses, self._states = head_losses(
-                self.model, batch.to(self._processes.device), self._states, self._settings
+                self.model, batch.to(self._processes.device), self._states, self._settings, self._read_in_phase
             )
             total = total_loss(losses, self._settings)
             optimiser.zero_grad(set_to_none=True)
@@ -250,6 +257,7 @@ class Trainer:
             "steps_done": self.steps_done,
             "model": self.model.state_dict(),
             "average": self.average.state_dict(),
+            "readout": None if self._readout is None else self._readout.state_dict(),
             "best": self._best,
             "optimiser": optimiser.state_dict(),
             "processes": own,
@@ -269,6 +277,8 @@ class Trainer:
             own = content["processes"][self._processes.rank]
             self.model.load_state_dict(content["model"])
             self.average.load_state_dict(content["average"])
+            if self._readout is not None:
+                self._readout.load_state_dict(content["readout"])
             self._phase, self._phase_step = content["phase"], content["phase_step"]
             self._finished = list(content["finished"])
             self.steps_done = content["steps_done"]

@@ -61,7 +61,9 @@ def _batches(
             token_mask=mask,
             proprioception=torch.from_numpy(episode.proprioception[part])[None],
             target=labels,
-            weight=torch.ones(labels.shape[:2]),
+            weight=torch.from_numpy(episode.known[part])[None].float(),
+            scene=torch.from_numpy(episode.scene[part])[None],
+            landmarks=torch.from_numpy(episode.landmarks[part])[None],
             starts=torch.zeros(1, dtype=torch.bool),
             exits=draw_exits(settings.samplings, 1, labels.shape[1], exits, generator),
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,26 @@ def _in_front(
     return picture, np.minimum(depth, other_depth)
 
 
+def _matrix(values: Any) -> np.ndarray:
+    """pybullet's list of sixteen numbers, column by column, as a matrix (4, 4)."""
+    return np.array(values).reshape(4, 4).T
+
+
+@dataclass(frozen=True)
+class Lenses:
+    """How the two cameras project, as (4, 4) matrices of OpenGL's conventions.
+
+    Attributes:
+        static_projection, static_view: of the camera in front of the table, from places in the world.
+        gripper_projection, gripper_view_from_tool: of the camera on the hand, from places in the tool's frame.
+    """
+
+    static_projection: np.ndarray
+    static_view: np.ndarray
+    gripper_projection: np.ndarray
+    gripper_view_from_tool: np.ndarray
+
+
 class Cameras:
     """CALVIN's static camera in front of the table and the one that rides on the hand."""
 
@@ -47,6 +68,7 @@ class Cameras:
         self._robot_body = robot.body
         self._fixtures = fixtures
         self._link = next(index for index, name in robot.link_names.items() if name == CAMERA_LINK)
+        self._tool_link = scene.arm.tool_link
         # What TinyRenderer is told keeps it from drawing shadows, which official pictures of it lack.
         self._how = {"renderer": client.ER_TINY_RENDERER, "shadow": 0} if renderer == TINY else {}
         self._layers = Layers(client, blocks, fixtures) if renderer == TINY and not exact else None
@@ -84,14 +106,35 @@ class Cameras:
         self._layers.show_only(self._layers.moving)
         return _in_front(*self._draw(*draw), *self._furniture)[0]
 
+    def lenses(self) -> Lenses:
+        """How the cameras project; see `Lenses`."""
+        client = self._client
+        eye, rotation = self._on_hand()
+        view = np.eye(4)
+        tool_place, tool_turn = client.getLinkState(self._robot_body, self._tool_link)[:2]
+        view[:3, :3] = np.array(client.getMatrixFromQuaternion(tool_turn)).reshape(3, 3)
+        view[:3, 3] = tool_place
+        return Lenses(
+            _matrix(self._static_projection),
+            _matrix(self._static_view),
+            _matrix(self._gripper_projection),
+            _matrix(self._gripper_view(eye, rotation)) @ view,
+        )
+
+    def _on_hand(self) -> tuple[np.ndarray, np.ndarray]:
+        """Place (3,) and rotation (3, 3) of the camera on the hand."""
+        position, orientation = self._client.getLinkState(self._robot_body, self._link)[:2]
+        return np.array(position), np.array(self._client.getMatrixFromQuaternion(orientation)).reshape(3, 3)
+
+    def _gripper_view(self, eye: np.ndarray, rotation: np.ndarray) -> Any:
+        """pybullet's view matrix of the camera on the hand."""
+        target = eye + rotation[:, 1]
+        return self._client.computeViewMatrix(eye.tolist(), target.tolist(), (-rotation[:, 2]).tolist())
+
     def gripper(self) -> np.ndarray:
         """(rows, columns, 3) uint8, row 0 at the top."""
-        client = self._client
-        position, orientation = client.getLinkState(self._robot_body, self._link)[:2]
-        rotation = np.array(client.getMatrixFromQuaternion(orientation)).reshape(3, 3)
-        eye = np.array(position)
-        target = eye + rotation[:, 1]
-        view = client.computeViewMatrix(position, target.tolist(), (-rotation[:, 2]).tolist())
+        eye, rotation = self._on_hand()
+        view = self._gripper_view(eye, rotation)
         if self._layers is not None:
             half_angle = np.deg2rad(self._gripper_lens.fov_deg / 2)
             self._layers.show_only(self._layers.in_view(eye, rotation[:, 1], -rotation[:, 2], half_angle))

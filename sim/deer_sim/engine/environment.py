@@ -10,7 +10,7 @@ import numpy as np
 from deer_policies.errors import ConfigError, SimulatorError
 from deer_policies.interfaces import ACTION_SIZE, CONTROL_RATE_HZ, PROPRIOCEPTION_SIZE
 from deer_sim.engine.blocks import Blocks
-from deer_sim.engine.cameras import EGL, TINY, Cameras
+from deer_sim.engine.cameras import EGL, TINY, Cameras, Lenses
 from deer_sim.engine.client import connect
 from deer_sim.engine.fixtures import Fixtures
 from deer_sim.engine.robot import Robot
@@ -135,8 +135,10 @@ class TableEnvironment:
         self._started = True
         return self._time_step()
 
-    def step(self, action: np.ndarray) -> TimeStep:
+    def step(self, action: np.ndarray, look: bool = True) -> TimeStep:
         """Runs one control step with a relative action (7,), clipped to [-1, 1]; a positive gripper value opens.
+
+        Without `look` nothing is drawn, which is most of the time that a step takes.
 
         Raises:
             ConfigError: if the action is not finite or misshapen; nothing moves.
@@ -150,11 +152,19 @@ class TableEnvironment:
             self._client.stepSimulation()
         self._fixtures.update()
         self._steps += 1
+        return self._time_step(look)
+
+    def look(self) -> TimeStep:
+        """The present time step with its pictures."""
         return self._time_step()
 
     def pictures(self) -> tuple[np.ndarray, np.ndarray]:
         """What the static and the gripper camera see now, each (rows, columns, 3) uint8; also without `cameras`."""
         return self._cameras.static(), self._cameras.gripper()
+
+    def lenses(self) -> Lenses:
+        """How the two cameras project."""
+        return self._cameras.lenses()
 
     def close(self) -> None:
         """Frees the simulator; a second call does nothing."""
@@ -203,7 +213,7 @@ class TableEnvironment:
             robot_contacts=self._contacts(self._robot.body),
         )
 
-    def _time_step(self) -> TimeStep:
+    def _time_step(self, look: bool = True) -> TimeStep:
         """Observes everything."""
         state = self._state()
         fixtures = [state.slider, state.drawer, state.button, state.switch, float(state.lightbulb), float(state.led)]
@@ -215,7 +225,7 @@ class TableEnvironment:
                 *self._client.getEulerFromQuaternion(state.blocks[colour].orientation),
             )
         ]
-        rgb_static, rgb_gripper = self.pictures() if self._draws else (None, None)
+        rgb_static, rgb_gripper = self.pictures() if self._draws and look else (None, None)
         return TimeStep(
             rgb_static=rgb_static,
             rgb_gripper=rgb_gripper,
