@@ -92,5 +92,5 @@ def described(report: dict[str, Any]) -> str:
         return text
     return (
         f"{text}, {report['mean_exit_layers']:.2f} layers, {report['llm_share']:.1%} of the language model, "
-        f"{report['total_share']:.1%} of the whole policy"
+        f"{report['total_share']:.1%} of the whole policy, asked at {report['asked_share']:.1%} of the control steps"
     )

@@ -60,6 +60,7 @@ class Provenance:
         }
         surroundings = {
             "exit_layers": [] if policy is None else list(policy.info.exit_layers),
+            "horizon": 1 if policy is None else policy.info.horizon,
             "workers": arguments.workers,
             "ray": arguments.ray,
             "commit": commit(),
@@ -97,8 +98,13 @@ def notes(plan: Sequence[Chain], provenance: Provenance) -> list[str]:
     from deer_sim.calvin.rules import defies_door
     from deer_sim.calvin.sequences import OFFICIAL_SEED, SEQUENCES
 
-    settings = provenance.settings
+    settings, horizon = provenance.settings, provenance.surroundings["horizon"]
     found = []
+    if horizon > 1:
+        found.append(
+            f"The policy answers with {horizon} actions at a time and is asked again once they are executed. Compute and "
+            "exits are per policy step, which is a control step at which it is asked; steps are control steps."
+        )
     if settings["environment"].startswith("playtable"):
         found.append(
             "PlayTable follows CALVIN's geometry, rules and starts but draws and collides with shapes of its own: this "
@@ -154,9 +160,10 @@ def print_report(report: dict[str, Any]) -> None:
         print(f"average length {report['average_length']:.3f} [{low:.3f}, {high:.3f}] of {len(report['per_position'])}")
     if report["llm_share"] is not None:
         print(
-            f"language model: {report['mean_llm_gmac']:.4f} GMAC a step, {report['llm_share']:.1%} of all layers "
+            f"language model: {report['mean_llm_gmac']:.4f} GMAC a policy step, {report['llm_share']:.1%} of all layers "
             f"({report['mean_exit_layers']:.2f} layers on average); whole policy: "
-            f"{report['mean_total_gmac']:.4f} GMAC, {report['total_share']:.1%}"
+            f"{report['mean_total_gmac']:.4f} GMAC, {report['total_share']:.1%}; "
+            f"asked at {report['asked_share']:.1%} of the control steps"
         )
     for note in report["notes"]:
         print(f"note: {note}")

@@ -42,7 +42,7 @@ def exit_shares(exit_counts: dict[str, int], exit_layers: list[int]) -> tuple[Ex
     """The histogram of the exits, shallowest first.
 
     Args:
-        exit_counts: steps by exit index; exits that are missing were not taken.
+        exit_counts: policy steps by exit index; exits that are missing were not taken.
         exit_layers: 0-based layer of each exit.
     """
     total = max(sum(exit_counts.values()), 1)

@@ -138,7 +138,7 @@ class Action:
 
 @dataclass(frozen=True)
 class ActionChunk:
-    """Actions for the next control steps.
+    """Actions for the next control steps, in order; the policy is asked again when they are done.
 
     Attributes:
         actions: (horizon, 7) float32, each row a valid `Action`.
@@ -148,20 +148,30 @@ class ActionChunk:
     actions: np.ndarray
     rate_hz: float = CONTROL_RATE_HZ
 
+    def __post_init__(self) -> None:
+        shape = np.shape(self.actions)
+        if len(shape) != 2 or shape[0] < 1 or shape[1] != ACTION_SIZE:
+            raise ConfigError(f"action chunk has shape {shape}; it must be (horizon, {ACTION_SIZE}), horizon from 1")
+
     @property
     def first(self) -> Action:
         """The action of the next control step."""
         return Action(self.actions[0])
 
+    @property
+    def each(self) -> tuple[Action, ...]:
+        """The actions one by one."""
+        return tuple(Action(row) for row in self.actions)
+
 
 @dataclass(frozen=True)
 class Budget:
-    """What one control step may cost; None means no limit. Costs are of the language model alone unless named.
+    """What one step of the policy may cost; None means no limit. Costs are of the language model alone unless named.
 
     MAC = multiply-accumulate; 1 GMAC = 1e9 MAC (the DeeR paper prints them as 'GFLOPs').
 
     Attributes:
-        average_llm_gmac: mean over steps, met by the exit thresholds.
+        average_llm_gmac: mean over steps of the policy, met by the exit thresholds.
         peak_llm_gmac: of any one step; layers beyond it are never run.
         peak_memory_gib: weights and activations of the whole policy.
         latency_ms: wall time of one step of the whole policy.
@@ -181,7 +191,7 @@ class Budget:
 
 @dataclass(frozen=True)
 class ExitReport:
-    """Which exit the policy took at one step, why, and what the step cost.
+    """Which exit the policy took at one of its steps, why, and what the step cost.
 
     Attributes:
         exit_index: position in `PolicyInfo.exit_layers`, 0 for the shallowest.
@@ -217,7 +227,7 @@ class PolicyInfo:
         exit_layers: 0-based layer index of each exit, shallowest first.
         static_shape, gripper_shape: (rows, columns, 3) of the images that it takes.
         rate_hz: control rate that it was trained for.
-        horizon: actions in a chunk.
+        horizon: actions in a chunk; the policy is asked at every `horizon`-th control step.
         weights_sha256: of the weight file, for reports; empty for a policy that was not loaded from one.
     """
 
@@ -254,7 +264,7 @@ class Policy(Protocol):
         ...
 
     def step(self, observation: Observation, state: Any) -> tuple[ActionChunk, Any, ExitReport]:
-        """One control step: the action chunk, the state to pass next time, and what it cost.
+        """One step of the policy: actions for the next control steps, the state to pass next time, and what it cost.
 
         Raises:
             ConfigError: if the observation does not fit `info`; the state stays usable.

@@ -1,4 +1,4 @@
-"""The film of a chain while it is rolled out: what the policy saw, and the exit that it took at every step."""
+"""The film of a chain while it is rolled out: what the policy saw, and the exit that it took at every policy step."""
 
 from __future__ import annotations
 
@@ -34,17 +34,19 @@ class ChainFilm:
         self._title = title
         self._budget_gmac = budget_gmac
         self._composer: FilmComposer | None = None
+        self._report: ExitReport | None = None
         self._number = self._began = 0
 
     def add(self, number: int, now: TimeStep, action: np.ndarray, report: ExitReport | None) -> None:
-        """One step of subtask `number`."""
+        """One control step of subtask `number`; where the policy was not asked, its last report stays."""
         assert now.rgb_static is not None
         assert now.rgb_gripper is not None
-        assert report is not None
+        last = self._report = report or self._report
+        assert last is not None
         if self._composer is None:
             # A chain goes on only after success, so whatever the film has passed was solved.
             solved = [True] * len(self._chain.subtasks)
-            self._composer = FilmComposer(self._exit_layers, solved, self._title, report.full_llm_gmac)
+            self._composer = FilmComposer(self._exit_layers, solved, self._title, last.full_llm_gmac)
         if number != self._number:
             self._number, self._began = number, now.step
         shot = Shot(
@@ -53,8 +55,9 @@ class ChainFilm:
             instruction=self._chain.subtasks[number].instruction,
             subtask=number,
             step=now.step - self._began + 1,
-            report=report,
+            report=last,
             budget_gmac=self._budget_gmac,
+            asked=report is not None,
         )
         self._video.add(self._composer.frame(shot))
 

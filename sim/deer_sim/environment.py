@@ -52,7 +52,7 @@ class TimeStep:
     """One control step's outcome.
 
     Attributes:
-        rgb_static: (200, 200, 3) uint8, or None for an environment without cameras.
+        rgb_static: (200, 200, 3) uint8, or None for an environment without cameras, or where nobody looked.
         rgb_gripper: (84, 84, 3) uint8, or None.
         robot_obs: (15,) float64, CALVIN's layout (see `deer_policies.interfaces.PROPRIOCEPTION_SIZE`).
         scene_obs: (24,) float64, CALVIN's layout: slider, drawer, button, switch, lightbulb, led, then place and angles
@@ -71,9 +71,12 @@ class TimeStep:
     time_s: float
 
     def observation(self, instruction: str) -> Observation:
-        """What a policy gets to see of this step; needs cameras."""
+        """What a policy gets to see of this step; needs pictures."""
         if self.rgb_static is None or self.rgb_gripper is None:
-            raise ValueError("this environment was made with cameras=False and has no images to show a policy")
+            raise ValueError(
+                "this time step has no pictures to show a policy: take the one that Environment.look() returns, and "
+                "make the environment with cameras"
+            )
         return Observation(
             self.rgb_static, self.rgb_gripper, self.robot_obs.astype(np.float32), instruction, self.time_s
         )
@@ -119,15 +122,17 @@ class Environment(Protocol):
         ...
 
     def step(self, action: np.ndarray, look: bool = True) -> TimeStep:
-        """Runs one control step with a relative action (7,), clipped to [-1, 1]; without `look` there are no pictures.
+        """Runs one control step with a relative action (7,), clipped to [-1, 1].
+
+        Without `look` no picture is drawn, which takes most of a step's time; everything else is the same bit for bit.
 
         Raises:
-            ConfigError: if it is misshapen or not finite; nothing moves.
+            ConfigError: if the action is misshapen or not finite; nothing moves.
         """
         ...
 
     def look(self) -> TimeStep:
-        """The present time step with its pictures, which `step` may have left out."""
+        """The time step that was given last, with the pictures that it has or would have had with `look`."""
         ...
 
     def close(self) -> None:

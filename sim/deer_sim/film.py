@@ -61,12 +61,13 @@ class Shot:
     """What one control step shows.
 
     Attributes:
-        rgb_static, rgb_gripper: (rows, columns, 3) uint8, the images that the policy saw.
+        rgb_static, rgb_gripper: (rows, columns, 3) uint8, what the cameras saw.
         instruction: the instruction in force.
         subtask: position of it in the chain, from 0.
         step: control steps since the instruction was given.
-        report: the exit that was taken, and its cost.
+        report: the exit that was taken when the policy was asked last, and its cost.
         budget_gmac: average budget of the language model in force, None for no limit.
+        asked: whether that was at this step; otherwise the action is one of the chunk that it answered with.
     """
 
     rgb_static: np.ndarray
@@ -76,6 +77,7 @@ class Shot:
     step: int
     report: ExitReport
     budget_gmac: float | None
+    asked: bool = True
 
 
 class FilmComposer:
@@ -109,8 +111,9 @@ class FilmComposer:
                 f"exit {shot.report.exit_index} is not one of the {len(self._exit_layers)} exits of this film"
             )
         self._strip.append((shot.report.exit_index, shot.subtask, shot.budget_gmac))
-        self._spent_gmac += shot.report.llm_gmac
-        self._full_gmac += shot.report.full_llm_gmac
+        if shot.asked:
+            self._spent_gmac += shot.report.llm_gmac
+            self._full_gmac += shot.report.full_llm_gmac
         canvas = _Canvas()
         self._header(canvas, shot)
         self._cameras(canvas, shot)
@@ -164,7 +167,7 @@ class FilmComposer:
     def _ladder(self, canvas: _Canvas, shot: Shot) -> None:
         left, top, right, bottom = LADDER
         canvas.box(LADDER, 12, PANEL)
-        canvas.text((left + 18, top + 14), "language model, this step", 16, MUTED)
+        canvas.text((left + 18, top + 14), "language model, policy step", 16, MUTED)
         count = len(self._exit_layers)
         rungs_top, rungs_bottom = top + 46, bottom - 132
         pitch = (rungs_bottom - rungs_top) / count

@@ -19,7 +19,7 @@ RESULTS, SETTINGS = "results.jsonl", "settings.json"
 
 @dataclass(frozen=True)
 class SubtaskResult:
-    """A subtask's outcome and cost; see `deer_sim.rollout.RolloutResult` for units."""
+    """A subtask's outcome and cost; see `deer_sim.rollout.RolloutResult` for units and for what counts as a step."""
 
     task: str
     instruction: str
@@ -31,6 +31,11 @@ class SubtaskResult:
     full_llm_gmac: float
     mean_total_gmac: float
     full_total_gmac: float
+
+    @property
+    def policy_steps(self) -> int:
+        """Control steps at which the policy was asked; 0 where nothing is reported."""
+        return sum(self.exit_counts.values())
 
     @classmethod
     def of(cls, task: str, instruction: str, result: RolloutResult) -> SubtaskResult:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
-from deer_policies.interfaces import ExitReport, Policy
+from deer_policies.interfaces import Action, ExitReport, Policy
 from deer_sim.environment import Environment, TimeStep
 from deer_sim.expert import Expert
 from deer_sim.tasks import solved
@@ -17,11 +17,16 @@ from deer_sim.tasks import solved
 MAX_STEPS = 360
 """CALVIN's limit of control steps for one subtask."""
 OnStep = Callable[[TimeStep, np.ndarray, ExitReport | None], None]
-"""Told what was seen, the action (7,) that is executed, and the policy's report on it, if there is one."""
+"""Told what was seen, the action (7,) that is executed, and the policy's report if it was asked at this control step."""
 
 
 class Actor(Protocol):
     """Whoever chooses the actions of an episode."""
+
+    @property
+    def looks(self) -> bool:
+        """Whether `act` will need the pictures of the time step that it is given next."""
+        ...
 
     def reset(self, first: TimeStep) -> None:
         """An episode begins."""
@@ -32,34 +37,46 @@ class Actor(Protocol):
         ...
 
     def act(self, now: TimeStep) -> tuple[np.ndarray, ExitReport | None]:
-        """The action (7,) that is executed next, and what it cost."""
+        """The action (7,) that is executed next, and what it cost to decide on it; None if nothing had to be."""
         ...
 
 
 class PolicyActor:
-    """A policy: it is asked at every control step, so only the first action of a chunk is executed."""
+    """A policy: it looks and is asked only when every action of its last chunk was executed."""
 
     def __init__(self, policy: Policy) -> None:
         self._policy = policy
         self._state: Any = None
         self._instruction = ""
+        self._left: deque[Action] = deque()
+
+    @property
+    def looks(self) -> bool:
+        """See `Actor`."""
+        return not self._left
 
     def reset(self, first: TimeStep) -> None:
         """See `Actor`; a policy's memory begins with each subtask."""
 
     def begin(self, task: str, instruction: str, first: TimeStep) -> None:
-        """See `Actor`; the policy is told the instruction only."""
+        """See `Actor`; the policy is told the instruction only, and what is left of a chunk is dropped."""
         self._state = self._policy.initial_state()
         self._instruction = instruction
+        self._left.clear()
 
     def act(self, now: TimeStep) -> tuple[np.ndarray, ExitReport | None]:
         """See `Actor`."""
-        chunk, self._state, report = self._policy.step(now.observation(self._instruction), self._state)
-        return chunk.first.values, report
+        report = None
+        if self.looks:
+            chunk, self._state, report = self._policy.step(now.observation(self._instruction), self._state)
+            self._left.extend(chunk.each)
+        return self._left.popleft().values, report
 
 
 class ExpertActor:
     """The scripted expert: it is told the task, sees the state and no image, and costs nothing."""
+
+    looks = False
 
     def __init__(self, expert: Expert) -> None:
         self._expert = expert
@@ -86,11 +103,12 @@ class RolloutResult:
     Attributes:
         success: whether the task's condition held within the limit.
         steps: control steps taken.
-        exit_counts: steps that ended at each exit index; empty where nothing is reported, and so are all costs 0.
-        mean_llm_gmac, mean_total_gmac: mean cost of a step, of the language model and of the whole policy.
-        full_llm_gmac, full_total_gmac: the same if every layer had run at every step.
-        mean_exit_layers: mean number of language model layers that ran.
-        last: state at the end, from which a next subtask can go on.
+        exit_counts: policy steps that ended at each exit index; a policy step is a control step at which the policy was
+            asked. Empty where nothing is reported, and so are all costs 0.
+        mean_llm_gmac, mean_total_gmac: mean cost of a policy step, of the language model and of the whole policy.
+        full_llm_gmac, full_total_gmac: the same if every layer had run at every policy step.
+        mean_exit_layers: mean number of language model layers that ran in a policy step.
+        last: state at the end, without pictures, from which a next subtask can go on.
     """
 
     success: bool
@@ -115,17 +133,20 @@ def rollout(
 ) -> RolloutResult:
     """Has one instruction followed from the state `first`, which the environment is in.
 
-    Success is tested after every step against the state at the start, as CALVIN does.
+    Success is tested after every control step against the state at the start, as CALVIN does. Pictures are drawn for
+    the steps that the actor looks at only, or for all if `on_step` is given, which is told of each with its pictures.
     """
     actor.begin(task, instruction, first)
     now = first
     reports: list[ExitReport] = []
     steps, success = 0, False
     while not success and steps < max_steps:
+        if actor.looks or on_step is not None:
+            now = environment.look()
         action, report = actor.act(now)
         if on_step is not None:
             on_step(now, action, report)
-        now = environment.step(action)
+        now = environment.step(action, look=False)
         steps += 1
         if report is not None:
             reports.append(report)

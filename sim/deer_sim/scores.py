@@ -20,7 +20,9 @@ def summarise(results: Sequence[ChainResult]) -> dict[str, Any]:
 
     Intervals are 95 %: bootstrapped over chains, since the subtasks of one are no independent trials; `wilson` is
     Wilson's interval of a task's attempts taken as independent, which unlike the other one tells something where all
-    of few attempts agree. Costs are means over steps, in 1e9 multiply-accumulates; None where nothing was reported.
+    of few attempts agree. Costs and exits are per policy step (see `deer_sim.rollout.RolloutResult`), costs as means in
+    1e9 multiply-accumulates; `asked_share` is the share of control steps that are policy steps. None where nothing was
+    reported.
 
     Args:
         results: of an evaluation, at least one; their order does not matter.
@@ -45,12 +47,14 @@ def summarise(results: Sequence[ChainResult]) -> dict[str, Any]:
         "per_task": _per_task(results, tried),
         "llm_share": None,
         "total_share": None,
+        "asked_share": None,
         "sequences": len(results),
         "all": _rate(tried),
     }
     if full:
         report["llm_share"] = _mean(tried, "mean_llm_gmac") / full
         report["total_share"] = _mean(tried, "mean_total_gmac") / _mean(tried, "full_total_gmac")
+        report["asked_share"] = sum(subtask.policy_steps for subtask in tried) / sum(subtask.steps for subtask in tried)
     names = ("mean_exit_layers", "mean_llm_gmac", "full_llm_gmac", "mean_total_gmac", "full_total_gmac")
     report.update({name: _mean(tried, name) if full else None for name in names})
     report["exit_counts"] = _exit_counts(tried)
@@ -85,7 +89,7 @@ def _rate(attempts: Sequence[SubtaskResult]) -> dict[str, Any]:
 
 
 def _exit_counts(attempts: Iterable[SubtaskResult]) -> dict[str, int]:
-    """Steps at each exit, by exit index."""
+    """Policy steps at each exit, by exit index."""
     counts: Counter[str] = Counter()
     for attempt in attempts:
         counts.update(attempt.exit_counts)
@@ -93,9 +97,9 @@ def _exit_counts(attempts: Iterable[SubtaskResult]) -> dict[str, int]:
 
 
 def _mean(attempts: Sequence[SubtaskResult], name: str) -> float:
-    """Mean over steps, which weigh equally."""
-    steps = np.array([attempt.steps for attempt in attempts], float)
-    return float(np.array([getattr(attempt, name) for attempt in attempts]) @ steps / steps.sum())
+    """Mean over policy steps, which weigh equally; 0 without any."""
+    steps = np.array([attempt.policy_steps for attempt in attempts], float)
+    return float(np.array([getattr(attempt, name) for attempt in attempts]) @ steps / max(steps.sum(), 1.0))
 
 
 def _interval(successes: np.ndarray, attempts: np.ndarray) -> tuple[float, float]:

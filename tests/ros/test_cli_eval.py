@@ -70,7 +70,7 @@ def test_the_page_shows_films_and_exits(runs):
     assert (runs / "sleeper" / film["film"]).exists()
     assert f'src="{film["film"]}"' in page
     assert "Cost against success" in page
-    assert "1 layers: 6 steps" in page
+    assert "1 layers: 6 policy steps" in page
     assert "Cost against success" not in (runs / "expert" / "report.html").read_text()
 
 

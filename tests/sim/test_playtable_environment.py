@@ -54,6 +54,32 @@ def test_two_environments_do_not_disturb_each_other():
         assert np.array_equal(found, expected)
 
 
+def test_looking_changes_nothing_and_can_be_made_up_for():
+    actions = walk(5, 40)
+    with PlayTable("D") as seeing, PlayTable("D") as glancing:
+        pairs = [(seeing.reset(seed=1), glancing.reset(seed=1))]
+        for number, action in enumerate(actions):
+            unseen = glancing.step(action, look=False)
+            assert unseen.rgb_static is unseen.rgb_gripper is None
+            pairs.append((seeing.step(action), glancing.look() if number % 3 == 2 else unseen))
+        assert glancing.look() is glancing.look()
+    for with_pictures, other in pairs:
+        assert np.array_equal(with_pictures.robot_obs, other.robot_obs)
+        assert np.array_equal(with_pictures.scene_obs, other.scene_obs)
+        assert with_pictures.state.robot_contacts == other.state.robot_contacts
+        if other.rgb_static is not None:
+            assert np.array_equal(with_pictures.rgb_static, other.rgb_static)
+            assert np.array_equal(with_pictures.rgb_gripper, other.rgb_gripper)
+    assert sum(other.rgb_static is not None for _, other in pairs) == 14
+
+
+def test_without_cameras_there_is_nothing_to_look_at(table):
+    table.reset(seed=1)
+    assert table.look().rgb_static is None
+    with pytest.raises(ValueError, match="no pictures to show a policy"):
+        table.look().observation("lamp")
+
+
 def test_actions_are_clipped(table):
     action = np.array([3.0, -7.0, 1.5, -2.0, 9.0, 1.1, 0.2])
     limited = np.append(np.clip(action[:6], -1, 1), 1.0)
@@ -93,6 +119,8 @@ def test_bad_states_and_scenes_are_refused(table):
         PlayTable("E")
     with PlayTable("D", cameras=False) as fresh, pytest.raises(SimulatorError, match="call reset first"):
         fresh.step(STAY)
+    with PlayTable("D", cameras=False) as fresh, pytest.raises(SimulatorError, match="call reset first"):
+        fresh.look()
 
 
 def test_closing_twice_is_harmless_and_the_protocol_is_met():

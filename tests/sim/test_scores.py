@@ -35,6 +35,16 @@ def test_the_figures_of_two_sequences():
     assert report["exit_counts"] == {"0": 40, "1": 10}
 
 
+def test_costs_are_weighed_by_policy_steps_and_not_by_control_steps():
+    # A chunk of three cut short after its first action is a policy step like any other.
+    report = summarise(
+        [ChainResult("a", 5, (subtask("led", True, 4, {"0": 2}, 1.0), subtask("door", False, 3, {"1": 1}, 2.0)))]
+    )
+    assert report["mean_llm_gmac"] == pytest.approx((2 * 1.0 + 1 * 2.0) / 3)
+    assert report["asked_share"] == pytest.approx(3 / 7)
+    assert report["all"]["mean_steps"] == 3.5
+
+
 def test_the_order_of_results_changes_nothing():
     many = [ChainResult(f"{number}", 5, RESULTS[number % 2].subtasks) for number in range(20)]
     assert summarise(many) == summarise(many[::-1])

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import TracebackType
@@ -69,7 +70,8 @@ class OfficialTable:
             )
         self._draws, self._exact, self._renderer = cameras, exact, renderer
         self._name = f"calvin:{scene}"
-        self._steps, self._started = 0, False
+        self._steps = 0
+        self._now: TimeStep | None = None
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the environment)
         ours, theirs = socket.socketpair()
         with theirs:
@@ -118,24 +120,41 @@ class OfficialTable:
         values = self._ask(
             {"do": "reset", "seed": seed, "robot_obs": robot, "scene_obs": None if scene is None else scene.tolist()}
         )
-        self._steps, self._started = 0, True
-        return self._time_step(values)
+        self._steps = 0
+        self._now = self._time_step(values)
+        return self.look()
 
-    def step(self, action: np.ndarray) -> TimeStep:
+    def step(self, action: np.ndarray, look: bool = True) -> TimeStep:
         """Runs one control step with a relative action (7,); a positive gripper value opens.
+
+        Without `look` no picture is drawn.
 
         Raises:
             ConfigError: if the action is not finite or misshapen; nothing moves.
             SimulatorError: before the first reset, or if the child process has ended.
         """
-        if not self._started:
+        if self._now is None:
             raise SimulatorError("step was called before reset; call reset first")
         values = checked("action", action, ACTION_SIZE)
         if not self._exact:
             values = np.clip(values, -1.0, 1.0)
         answer = self._ask({"do": "step", "action": [*values[:6].tolist(), 1.0 if values[6] > 0.0 else -1.0]})
         self._steps += 1
-        return self._time_step(answer)
+        self._now = self._time_step(answer)
+        return self.look() if look else self._now
+
+    def look(self) -> TimeStep:
+        """The present time step with its pictures, if time steps carry any.
+
+        Raises:
+            SimulatorError: before the first reset, or if the child process has ended.
+        """
+        if self._now is None:
+            raise SimulatorError("look was called before reset; call reset first")
+        if self._draws and self._now.rgb_static is None:
+            rgb_static, rgb_gripper = self.pictures()
+            self._now = replace(self._now, rgb_static=rgb_static, rgb_gripper=rgb_gripper)
+        return self._now
 
     def pictures(self) -> tuple[np.ndarray, np.ndarray]:
         """What the static and the gripper camera see now, each (rows, columns, 3) uint8; also without `cameras`."""
@@ -199,11 +218,10 @@ class OfficialTable:
         return f"its process {how}" + (f"; its last words: {said}" if said else "")
 
     def _time_step(self, values: dict[str, Any]) -> TimeStep:
-        """An answer as a time step."""
-        rgb_static, rgb_gripper = self.pictures() if self._draws else (None, None)
+        """An answer as a time step without pictures."""
         return TimeStep(
-            rgb_static=rgb_static,
-            rgb_gripper=rgb_gripper,
+            rgb_static=None,
+            rgb_gripper=None,
             robot_obs=np.array(values["robot_obs"]),
             scene_obs=np.array(values["scene_obs"]),
             state=SceneState(

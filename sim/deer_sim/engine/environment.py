@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
 
@@ -67,7 +68,7 @@ class TableEnvironment:
         self._renderer = renderer
         self._draws = cameras
         self._steps = 0
-        self._started = False
+        self._now: TimeStep | None = None
 
     def _build(self) -> None:
         """Fills the physics world afresh.
@@ -132,19 +133,19 @@ class TableEnvironment:
             self._robot.reset(robot_state[7:14], robot_state[6], gripper)
         self._client.stepSimulation()
         self._steps = 0
-        self._started = True
-        return self._time_step()
+        self._now = self._time_step()
+        return self.look()
 
     def step(self, action: np.ndarray, look: bool = True) -> TimeStep:
         """Runs one control step with a relative action (7,), clipped to [-1, 1]; a positive gripper value opens.
 
-        Without `look` nothing is drawn, which is most of the time that a step takes.
+        Without `look` no picture is drawn.
 
         Raises:
             ConfigError: if the action is not finite or misshapen; nothing moves.
             SimulatorError: before the first reset.
         """
-        if not self._started:
+        if self._now is None:
             raise SimulatorError("step was called before reset; call reset first")
         values = checked("action", action, ACTION_SIZE)
         self._robot.command(values if self._exact else np.clip(values, -1.0, 1.0))
@@ -152,11 +153,21 @@ class TableEnvironment:
             self._client.stepSimulation()
         self._fixtures.update()
         self._steps += 1
-        return self._time_step(look)
+        self._now = self._time_step()
+        return self.look() if look else self._now
 
     def look(self) -> TimeStep:
-        """The present time step with its pictures."""
-        return self._time_step()
+        """The present time step with its pictures, if time steps carry any.
+
+        Raises:
+            SimulatorError: before the first reset.
+        """
+        if self._now is None:
+            raise SimulatorError("look was called before reset; call reset first")
+        if self._draws and self._now.rgb_static is None:
+            rgb_static, rgb_gripper = self.pictures()
+            self._now = replace(self._now, rgb_static=rgb_static, rgb_gripper=rgb_gripper)
+        return self._now
 
     def pictures(self) -> tuple[np.ndarray, np.ndarray]:
         """What the static and the gripper camera see now, each (rows, columns, 3) uint8; also without `cameras`."""
@@ -213,8 +224,8 @@ class TableEnvironment:
             robot_contacts=self._contacts(self._robot.body),
         )
 
-    def _time_step(self, look: bool = True) -> TimeStep:
-        """Observes everything."""
+    def _time_step(self) -> TimeStep:
+        """Observes everything but pictures."""
         state = self._state()
         fixtures = [state.slider, state.drawer, state.button, state.switch, float(state.lightbulb), float(state.led)]
         blocks = [
@@ -225,10 +236,9 @@ class TableEnvironment:
                 *self._client.getEulerFromQuaternion(state.blocks[colour].orientation),
             )
         ]
-        rgb_static, rgb_gripper = self.pictures() if self._draws and look else (None, None)
         return TimeStep(
-            rgb_static=rgb_static,
-            rgb_gripper=rgb_gripper,
+            rgb_static=None,
+            rgb_gripper=None,
             robot_obs=self._robot.observation(),
             scene_obs=np.array(fixtures + blocks),
             state=state,
