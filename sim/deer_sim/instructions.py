@@ -5,6 +5,7 @@ In a template `(a|b|)` stands for one of the alternatives, and `<name>` for one 
 
 from __future__ import annotations
 
+import random
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
@@ -14,9 +15,19 @@ from typing import Any
 
 from deer_policies.errors import ConfigError
 from deer_sim.environment import BLOCKS
+from deer_sim.framing import Framer
 from deer_sim.tasks import TASKS
 
+WRITTEN, SPOKEN, WORDY = GROUPS = ("written", "spoken", "wordy")
+"""How the sentences kept for validation are worded: plainly; as a speech recogniser gives them, with hesitations and
+corrections; in 20 to 40 words, with context and politeness around one request."""
+EVERY = "every"
+"""Stands for all groups."""
+_FILES = {WRITTEN: "validation", SPOKEN: "validation_spoken", WORDY: "validation_wordy"}
 _FOLDER = Path(__file__).with_name("wordings")
+FRAMED = 1500
+"""Training sentences of a task in each of the styles of `framing`."""
+_OTHER = dict(zip(BLOCKS, (*BLOCKS[1:], BLOCKS[0]), strict=True))
 _CHOICE = re.compile(r"\(([^()]*)\)|<(\w+)>")
 
 
@@ -48,7 +59,8 @@ def _wordings(kind: str) -> dict[str, tuple[str, ...]]:
     for pattern, templates in entries.items():
         sentences = [sentence for template in templates for sentence in expanded(template, words)]
         for block in BLOCKS if "{block}" in pattern else ("",):
-            table[pattern.format(block=block)] = tuple(sentence.format(block=block) for sentence in sentences)
+            colours = {"block": block, "other": _OTHER.get(block, "")}
+            table[pattern.format(**colours)] = tuple(sentence.format(**colours) for sentence in sentences)
     return table
 
 
@@ -60,11 +72,41 @@ def _of(kind: str, task: str) -> tuple[str, ...]:
 
 @cache
 def training(task: str) -> tuple[str, ...]:
-    """Wordings of a task to train on, none of them kept for validation. Raises ConfigError for an unknown task."""
-    kept = set(validation(task))
+    """Wordings of a task to train on, plain, spoken and wordy; none of them is kept for validation.
+
+    The same ones each time. Raises ConfigError for an unknown task.
+    """
+    plain = plain_training(task)
+    framer = Framer(task, plain_training, random.Random(task))
+    framed = (style() for style in (framer.spoken, framer.wordy) for _ in range(FRAMED))
+    kept = _kept()
+    return tuple(text for text in dict.fromkeys((*plain, *framed)) if text not in kept)
+
+
+@cache
+def plain_training(task: str) -> tuple[str, ...]:
+    """The core of `training`: sentences of the templates, with nothing around them."""
+    kept = _kept()
     return tuple(text for text in _of("training", task) if text not in kept)
 
 
-def validation(task: str) -> tuple[str, ...]:
-    """Wordings of a task that are never trained on. Raises ConfigError for an unknown task."""
-    return _of("validation", task)
+@cache
+def _kept() -> frozenset[str]:
+    return frozenset(text for task in TASKS for text in validation(task, EVERY))
+
+
+def validation(task: str, group: str = WRITTEN) -> tuple[str, ...]:
+    """Wordings of a task that are never trained on.
+
+    Args:
+        task: one of `TASKS`.
+        group: one of `GROUPS`, or `EVERY` for those of all groups.
+
+    Raises:
+        ConfigError: for an unknown task or group.
+    """
+    if group == EVERY:
+        return tuple(text for each in GROUPS for text in validation(task, each))
+    if group not in GROUPS:
+        raise ConfigError(f"unknown group of wordings {group!r}; allowed: {', '.join((*GROUPS, EVERY))}")
+    return _of(_FILES[group], task)

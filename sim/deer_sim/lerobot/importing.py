@@ -7,7 +7,7 @@ import re
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from itertools import groupby
 from pathlib import Path
 
@@ -176,7 +176,7 @@ def _annotate(folder: LeRobotFolder, entry: Entry, numbers: list[int], made: _Ma
 
 @cache
 def _tasks_by_wording() -> dict[str, str]:
-    kinds = (instructions.training, instructions.validation)
+    kinds = (instructions.training, partial(instructions.validation, group=instructions.EVERY))
     return {text.lower(): task for kind in kinds for task in TASKS for text in kind(task)}
 
 
