@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ class TrainingRun:
     """
 
     def __init__(self, recipe: Recipe, folder: Path, workers: int, processes: Processes, save_every_s: float) -> None:
-        self._recipe = recipe
+        self._recipe = recipe = replace(recipe, tasks=recipe.tasks or TASKS)
         self._folder = folder
         self._workers = workers
         self._processes = processes

@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 
 TEXTS = ("open the drawer", "push the door left")
+HORIZON = 2
 TINY = {
     "preprocess": {"image_size": 32},
     "vision": {"image_size": 32, "stem_channels": [8, 8, 8, 16], "dim": 16, "heads": 2},
     "resampler": {"latents": 2, "layers": 1, "heads": 2, "head_dim": 8},
     "language": {"dim": 16, "heads": 2, "layers": 4, "cross_attention_heads": 2, "cross_attention_head_dim": 8},
-    "head": {"lstm_hidden": 16, "mlp_dims": [16], "proprioception_dim": 8},
+    "head": {"lstm_hidden": 16, "mlp_dims": [16], "horizon": HORIZON, "proprioception_dim": 8},
 }
 
 
@@ -43,9 +44,20 @@ class Tiny:
 
         rng = np.random.default_rng(seed)
         images = rng.integers(0, 256, (steps, 2, 3, 32, 32), dtype=np.uint8)
-        labels = rng.uniform(-1, 1, (steps, 7)).astype(np.float32)
-        labels[:, 6] = np.sign(labels[:, 6])
-        return Episode(images, rng.normal(size=(steps, 15)).astype(np.float32), labels, task, TEXTS)
+        labels = rng.uniform(-1, 1, (steps, HORIZON, 7)).astype(np.float32)
+        labels[..., 6] = np.sign(labels[..., 6])
+        landmarks = rng.uniform(size=(steps, 2, 4, 3)).astype(np.float32)
+        landmarks[..., 2] = landmarks[..., 2] > 0.3
+        return Episode(
+            images=images,
+            proprioception=rng.normal(size=(steps, 15)).astype(np.float32),
+            labels=labels,
+            task=task,
+            instructions=TEXTS,
+            known=np.ones((steps, HORIZON), bool),
+            scene=rng.normal(size=(steps, 3)).astype(np.float32),
+            landmarks=landmarks,
+        )
 
     def settings(self, **changes):
         from deer_policies.training.recipe import Optimisation

@@ -42,6 +42,7 @@ def deer_nano(vocabulary: int = 1024) -> DeerConfig:
             cross_attention_heads=4,
             cross_attention_head_dim=32,
             gate_init=0.5,
+            max_tokens=64,
             reference_tokens=12,
         ),
         head=HeadConfig(lstm_hidden=224, lstm_layers=2, mlp_dims=(256,), horizon=3, proprioception_dim=96),

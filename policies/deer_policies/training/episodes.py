@@ -13,6 +13,7 @@ from typing import IO, Any
 import numpy as np
 
 from deer_policies.errors import ConfigError
+from deer_policies.training.wording_draws import drawn_wordings
 
 _VALUES = ("proprioception", "labels", "known", "scene", "landmarks")
 """What a file holds beside task and images."""
@@ -205,5 +206,5 @@ class EpisodeStreams:
             scene[stream, :count] = episode.scene[part]
             landmarks[stream, :count] = episode.landmarks[part]
             starts[stream] = position == 0 or not self._carry_state
-        instructions = [episode.instructions[self._rng.integers(len(episode.instructions))] for episode in played]
+        instructions = drawn_wordings([episode.instructions for episode in played], self._rng)
         return Windows(images, proprioception, labels, weight, scene, landmarks, instructions, starts)

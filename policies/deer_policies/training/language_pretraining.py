@@ -17,6 +17,7 @@ from torch import nn
 from deer_policies.deer.backbone import DeerModel
 from deer_policies.deer.tokenizer import Tokenizer
 from deer_policies.training.recipe import PretrainingPhase
+from deer_policies.training.wording_draws import drawn_wordings
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +71,7 @@ class TaskClassifier(nn.Module):
 def pretrain_language(
     model: DeerModel,
     tokenizer: Tokenizer,
-    wordings: Mapping[str, Sequence[str]],
+    wordings: Mapping[str, tuple[str, ...]],
     phase: PretrainingPhase,
     seed: int,
 ) -> TaskClassifier:
@@ -91,7 +92,7 @@ def pretrain_language(
     losses: list[float] = []
     for step in range(1, phase.steps + 1):
         drawn = [tasks[index] for index in rng.integers(len(tasks), size=phase.batch)]
-        texts = [wordings[task][int(rng.integers(len(wordings[task])))] for task in drawn]
+        texts = drawn_wordings([wordings[task] for task in drawn], rng)
         with torch.autocast("cpu", torch.bfloat16):
             loss = classifier.loss(texts, drawn)
         optimiser.zero_grad(set_to_none=True)

@@ -170,7 +170,8 @@ class Recipe:
         seed: of data, initial weights and sampling.
         preset: policy configuration to start from; `policy` changes single values of it.
         weights: checkpoint (.safetensors) to start from, such as `deer import` makes; None starts from random weights.
-        scenes, tasks: where and what is demonstrated.
+        scenes: where tasks are demonstrated.
+        tasks: what is demonstrated; none for all that there are.
         rounds: data and training, in order.
         data: recorded episodes for the first round; None has the expert demonstrate.
         heads: the last phase, on the heads alone.
@@ -187,9 +188,9 @@ class Recipe:
     seed: int
     preset: str
     scenes: tuple[str, ...]
-    tasks: tuple[str, ...]
     rounds: tuple[Round, ...]
     heads: Phase
+    tasks: tuple[str, ...] = ()
     data: RecordedData | None = None
     language: PretrainingPhase | None = None
     vision: PretrainingPhase | None = None
@@ -214,8 +215,8 @@ class Recipe:
         for part in ("language", "vision"):
             if self.weights is not None and getattr(self, part) is not None:
                 raise ConfigError(f"a recipe names both weights and a {part} phase; start from the one or the other")
-        if not self.scenes or not self.tasks:
-            raise ConfigError(f"scenes are {self.scenes} and tasks {self.tasks}; name at least one of each")
+        if not self.scenes:
+            raise ConfigError("a recipe needs scenes, at least one")
         if min(self.calibration_episodes_per_task, self.calibration_max_steps) < 1:
             raise ConfigError(
                 f"calibration has {self.calibration_episodes_per_task} episodes a task of at most "
