@@ -69,11 +69,13 @@ class Round:
         phase: the training that follows.
         episodes_per_task: episodes to add for each task; 0 in a first round whose episodes are the recipe's `data`.
         expert_acts: True records demonstrations; False lets the policy act and the expert correct (DAgger).
+        ahead: its episodes are made while the round before trains, so the policy that acts in them is one round older.
     """
 
     phase: Phase
     episodes_per_task: int = 0
     expert_acts: bool = False
+    ahead: bool = False
 
 
 @dataclass(frozen=True)
@@ -208,6 +210,8 @@ class Recipe:
         first, later = self.rounds[0], self.rounds[1:]
         if self.data is None and not first.expert_acts:
             raise ConfigError("the first round needs expert_acts: true, or the recipe data; nobody else can act yet")
+        if first.ahead or (len(later) > 0 and later[0].ahead and not later[0].expert_acts):
+            raise ConfigError("a round that is made ahead needs one before it, and a policy that acts in it two")
         if self.data is not None and (first.expert_acts or first.episodes_per_task):
             raise ConfigError("the first round trains on the data; leave out its expert_acts and episodes_per_task")
         if any(part.episodes_per_task < 1 for part in (later if self.data else self.rounds)):
