@@ -34,7 +34,7 @@ def make_optimiser(
     groups: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         part = part_of(name)
-        frozen = part != HEADS and (phase.heads_only or part in settings.frozen)
+        frozen = part != HEADS and (phase.heads_only or part in (*settings.frozen, *phase.frozen))
         parameter.requires_grad_(not frozen)
         if not parameter.requires_grad:
             continue

@@ -25,6 +25,7 @@ class Phase:
         heads_only: freeze all but the action heads (the paper's second phase).
         schedule: of the rate: 'cosine' lowers it to a tenth of the peak, 'constant' keeps it (the paper's).
         head_rate_scale: factor of the rate for the action heads.
+        frozen: parts that this phase leaves alone, out of `PARTS`, beside those of `Optimisation`.
     """
 
     steps: int
@@ -33,6 +34,7 @@ class Phase:
     heads_only: bool = False
     schedule: str = "cosine"
     head_rate_scale: float = 1.0
+    frozen: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.learning_rate <= 0 or self.warmup_steps < 0 or self.head_rate_scale <= 0:
@@ -40,6 +42,7 @@ class Phase:
                 f"a phase needs steps >= 1, learning_rate > 0, warmup_steps >= 0, head_rate_scale > 0; got {self}"
             )
         _among("schedule", [self.schedule], ("cosine", "constant"))
+        _among("frozen", self.frozen, PARTS)
 
 
 @dataclass(frozen=True)
@@ -263,7 +266,10 @@ def load_recipe(path: Path) -> Recipe:
     rounds = []
     for index, entry in enumerate(values.get("rounds") or []):
         where = f"{path}: rounds[{index}]"
-        entry = dict(entry, phase=_build(Phase, entry.get("phase", {}), f"{where}.phase"))
+        phase = entry.get("phase", {})
+        if isinstance(phase, dict) and "frozen" in phase:
+            phase = dict(phase, frozen=tuple(phase["frozen"]))
+        entry = dict(entry, phase=_build(Phase, phase, f"{where}.phase"))
         rounds.append(_build(Round, entry, where))
     values["rounds"] = tuple(rounds)
     values["heads"] = _build(Phase, dict(values.get("heads", {}), heads_only=True), f"{path}: heads")
