@@ -6,8 +6,6 @@ import argparse
 import hashlib
 import json
 import platform
-import shlex
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -65,7 +63,7 @@ class Provenance:
             "commit": commit(),
             "versions": versions(),
             "machine": f"{platform.machine()}, {platform.platform()}",
-            "command": shlex.join(["deer", *sys.argv[1:]]),
+            "command": arguments.command_line,
             "finished": datetime.now().astimezone().isoformat(timespec="seconds"),
         }
         return cls(settings, surroundings)
