@@ -34,7 +34,9 @@ def test_a_bundled_checkpoint_carries_its_scores_and_goes_on_with_its_evaluation
     assert "2 tasks, seed 1000: 0.000" in capsys.readouterr().out
     before, after = load(tiny_checkpoint), load(out)
     assert after.sha256 == before.sha256
-    assert all(torch.equal(weight, after.model.state_dict()[name]) for name, weight in before.model.state_dict().items())
+    assert all(
+        torch.equal(weight, after.model.state_dict()[name]) for name, weight in before.model.state_dict().items()
+    )
     (score,) = after.provenance["scores"]
     report = json.loads((folder / "report.json").read_text())
     assert score["command"] == " ".join(["deer", *arguments])

@@ -180,7 +180,9 @@ def load(
         shapes = {name: like.shape for name, like in wanted.items()}
         weights = {name: storage.stored(name, tensor, device) for name, tensor in read_tensors(path, shapes)}
     model = DeerModel.from_weights(config, weights, auxiliary_heads, exits)
-    return Checkpoint(model.to(device), tokenizer, calibration, budget, provenance, untrained, content_sha256(path, PROVENANCE))
+    return Checkpoint(
+        model.to(device), tokenizer, calibration, budget, provenance, untrained, content_sha256(path, PROVENANCE)
+    )
 
 
 def read_config(name_or_path: str | Path) -> DeerConfig:

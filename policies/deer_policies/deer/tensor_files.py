@@ -67,7 +67,7 @@ def read_tensors(path: Path, shapes: Mapping[str, torch.Size]) -> Iterator[tuple
 
 
 def content_sha256(path: Path, apart: str) -> str:
-    """Hash of all that a file holds but one entry of its metadata, so that what is noted there later changes nothing."""
+    """Hash of all that a file holds but one entry of its metadata: what is noted there later changes nothing."""
     with open(path, "rb") as file:
         header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
         header.get("__metadata__", {}).pop(apart, None)
