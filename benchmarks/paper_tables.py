@@ -15,13 +15,13 @@ import argparse
 import logging
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from deer_policies.deer.budget import CostModel
 from deer_policies.deer.checkpoint import find, load
 from deer_policies.errors import DeerError
-from paper.cells import Cells
+from paper.cells import Cells, Deer, deer
 from paper.document import Made, kept, section, write_section
 from paper.study import LeftOut, Study
 from paper.tables import figure_3, samplings, table_3, table_4, table_5, table_6, tuning
@@ -68,7 +68,7 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
-def study_of(arguments: argparse.Namespace) -> Study:
+def study_of(arguments: argparse.Namespace, run: Deer) -> Study:
     """What the options ask for."""
     policy = find(arguments.policy)
     checkpoint = load(policy)
@@ -90,7 +90,7 @@ def study_of(arguments: argparse.Namespace) -> Study:
     return Study(
         policy=policy,
         checkpoint=checkpoint,
-        cells=Cells(arguments.out / "cells", ground),
+        cells=Cells(arguments.out / "cells", ground, run),
         folder=arguments.out,
         average_llm_gmac=float(f"{average:.5g}"),
         shares=tuple(arguments.shares),
@@ -110,8 +110,8 @@ def source_of(study: Study, arguments: argparse.Namespace) -> str:
         what = f"the first {arguments.sequences} sequences"
     return (
         f"PlayTable D, {what}, seed {arguments.seed}, validation wordings, at most {arguments.max_steps} steps a "
-        f"subtask: the same in every row. Weights {study.checkpoint.sha256[:16]}. Intervals are 95 %, those of differences "
-        "bootstrapped over pairs. Compute is against all layers; every step weighs the same."
+        f"subtask, the same in every row. Weights {study.checkpoint.sha256[:16]}. Intervals are 95 %, those of "
+        "differences bootstrapped over pairs. Compute is against all layers; every step weighs the same."
     )
 
 
@@ -124,14 +124,14 @@ def make_table(name: str, study: Study, picture: Path) -> str:
         return f"Left out: {reason}."
 
 
-def main() -> None:
-    """Makes table after table."""
-    arguments = parser().parse_args()
+def main(argv: Sequence[str], run: Deer = deer) -> None:
+    """Makes table after table; `run` runs the `deer` commands that they need."""
+    arguments = parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
-    command = shlex.join(["python", "benchmarks/paper_tables.py", *sys.argv[1:]])
+    command = shlex.join(["python", "benchmarks/paper_tables.py", *argv])
     titles = {name: title for name, (title, _) in TABLES.items()}
     try:
-        study = study_of(arguments)
+        study = study_of(arguments, run)
         model, source = study.checkpoint.model.config.name, source_of(study, arguments)
         picture = arguments.results.parent / "figures" / f"{model}-compute.svg"
         for number, name in enumerate(arguments.only, 1):
@@ -151,4 +151,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

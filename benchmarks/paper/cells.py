@@ -73,7 +73,7 @@ class Cells:
         self.ground = tuple(ground)
         self.used: dict[str, Scored] = {}
         self._folder = folder
-        self._run = run
+        self.run = run
 
     def scored(self, name: str, policy: Path, *options: str) -> Scored:
         """The cell of this name: a policy under further options of `deer eval`."""
@@ -82,7 +82,7 @@ class Cells:
             command = ["eval", "--policy", str(policy), *self.ground, *options, "--films", "0", "--out", str(folder)]
             if not _finished(folder, command, policy):
                 print(f"== cell {name}", flush=True)
-                self._run(command)
+                self.run(command)
             self.used[name] = Scored.read(folder)
         return self.used[name]
 

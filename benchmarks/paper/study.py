@@ -91,9 +91,10 @@ class Study:
         return self.fixed(len(self.exit_gmac) - 1)
 
     def budget(self, average_llm_gmac: float) -> Scored:
-        """DeeR under an average budget."""
-        name = f"budget-{average_llm_gmac:.5g}"
-        return self.cells.scored(name, self.policy, "--average-llm-gmac", f"{average_llm_gmac:.5g}")
+        """DeeR under an average budget; under that of the comparisons its steps are kept, for `thinking.py`."""
+        asked = f"{average_llm_gmac:.5g}"
+        kept = ["--keep-steps"] if average_llm_gmac == self.average_llm_gmac else []
+        return self.cells.scored(f"budget-{asked}", self.policy, "--average-llm-gmac", asked, *kept)
 
     def budgets(self) -> list[float]:
         """Budgets of figure 3: that of the comparisons, costs of the exits between first and last, and the shares."""

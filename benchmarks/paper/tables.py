@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from deer_policies.deer.criteria import CRITERIA
 from deer_policies.deer.exits import ThresholdRule
 from deer_policies.deer.precision import PRECISIONS, held_bytes
 from deer_policies.interfaces import Budget
-from paper.cells import Scored, deer
+from paper.cells import Scored
 from paper.figure import write_figure
 from paper.markdown import scores, table
 from paper.study import ALPHA, DELTA, FULL, SAMPLINGS, LeftOut, Study, Variant
@@ -171,11 +170,11 @@ def table_6(study: Study) -> str:
     )
 
 
-def tuning(study: Study, run: Callable[..., None] = deer) -> str:
+def tuning(study: Study) -> str:
     """Thresholds from data against Bayesian optimisation."""
     average, folder = f"{study.average_llm_gmac:.5g}", study.folder / "tune"
     given = ["--policy", str(study.policy), "--average-llm-gmac", average, "--workers", str(study.workers)]
-    run(["tune", *given, *study.tuning, "--out", str(folder)])
+    study.cells.run(["tune", *given, *study.tuning, "--out", str(folder)])
     data = study.budget(study.average_llm_gmac)
     tuned = study.cells.scored("tuned", folder / "policy.safetensors", "--average-llm-gmac", average)
     trials = json.loads((folder / "trials.json").read_text())
@@ -186,8 +185,8 @@ def tuning(study: Study, run: Callable[..., None] = deer) -> str:
             scores("thresholds", rows, [("minus those from data", [None, data])]),
             f"The best of {len(trials)} trials was number {trials[0]['number']} ({best['success']:.1%} of the subtasks "
             f"at {best['llm_gmac']:.5f} GMAC a step where it was chosen; 0 are the thresholds from data). What they "
-            f"ran, `deer tune {' '.join(study.tuning)}`, is apart from what is scored here. The paper scores on what it "
-            "tuned on: 2.83 and 2.92, task D to D.",
+            f"ran, `deer tune {' '.join(study.tuning)}`, is apart from what is scored here. The paper scores on what "
+            "it tuned on: 2.83 and 2.92, task D to D.",
         ]
     )
 

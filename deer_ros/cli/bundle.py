@@ -47,8 +47,9 @@ def run(arguments: argparse.Namespace) -> int:
         if score["commit"] in ("", None) or score["commit"].endswith("-dirty"):
             print(f"WARNING: {folder} was made by code that no commit holds ({score['commit'] or 'no repository'})")
         low, high = score["average_length_interval"]
+        chains = "sequences" if score["mode"] == "sequences" else "starts"
         print(
-            f"{score['environment']}, {score['sequences']} {score['mode']}, seed {score['seed']}: "
+            f"{score['environment']}, {score['sequences']} {chains}, seed {score['seed']}: "
             f"{score['average_length']:.3f} [{low:.3f}, {high:.3f}] at {score['llm_share']:.1%} of the language model"
         )
     print(f"wrote {arguments.out}, {arguments.out.stat().st_size / 1e6:.2f} MB, {checkpoint.sha256}")

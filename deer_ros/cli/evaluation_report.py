@@ -108,8 +108,9 @@ def notes(plan: Sequence[Chain], provenance: Provenance) -> list[str]:
             "scores from different renderers can't be compared."
         )
     if settings["mode"] == "sequences":
+        among_all = {int(chain.key.rsplit("/")[-1]): chain for chain in plan}
         numbers = [
-            number for number, chain in enumerate(plan) if defies_door([subtask.task for subtask in chain.subtasks])
+            number for number, chain in among_all.items() if defies_door([subtask.task for subtask in chain.subtasks])
         ]
         among = (
             f"among those here numbers {', '.join(map(str, numbers))}"
@@ -128,11 +129,12 @@ def notes(plan: Sequence[Chain], provenance: Provenance) -> list[str]:
         )
         if settings["seed"] != OFFICIAL_SEED or len(plan) != SEQUENCES:
             which = (
-                "the first of the official"
+                "of the official"
                 if settings["seed"] == OFFICIAL_SEED
-                else f"sequences of seed {settings['seed']} by the official rules, not the official"
+                else f"of seed {settings['seed']} by the official rules, not of the official"
             )
-            found.append(f"{len(plan)} sequences: {which} {SEQUENCES}.")
+            first = list(among_all) == list(range(len(plan)))
+            found.append(f"{len(plan)} sequences, {'the first' if first else 'chosen ones'} {which} {SEQUENCES}.")
     if settings["max_steps"] != 360:
         found.append(f"Subtasks were given {settings['max_steps']} steps; CALVIN gives 360.")
     return found

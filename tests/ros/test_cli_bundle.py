@@ -31,7 +31,7 @@ def test_a_bundled_checkpoint_carries_its_scores_and_goes_on_with_its_evaluation
     arguments, folder = evaluated
     out = tmp_path / "bundled.safetensors"
     assert main(["bundle", str(tiny_checkpoint), str(folder), "--out", str(out)]) == 0
-    assert "2 tasks, seed 1000: 0.000" in capsys.readouterr().out
+    assert "2 starts, seed 1000: 0.000" in capsys.readouterr().out
     before, after = load(tiny_checkpoint), load(out)
     assert after.sha256 == before.sha256
     assert all(
