@@ -7,8 +7,11 @@ import numpy as np
 import pytest
 
 from deer_policies.interfaces import ActionChunk, Budget, ExitReport, PolicyInfo
+from deer_ros.cli.eval import planned
 from deer_ros.cli.evaluation_page import render_page
-from deer_ros.cli.main import main
+from deer_ros.cli.evaluation_report import Provenance, notes
+from deer_ros.cli.main import main, parsed
+from deer_sim.environment import EnvironmentSpec
 from deer_sim.results import SETTINGS, read_results
 from deer_sim.step_record import StepRecord
 
@@ -91,6 +94,14 @@ def test_single_chains_can_be_run_again(runs, tmp_path):
     last = read_results(runs / "expert")[-1]
     assert main(["eval", "--policy", "expert", *TASKS, "--chains", last.key, "--out", str(tmp_path)]) == 0
     assert read_results(tmp_path) == [last]
+
+
+def test_notes_tell_chosen_sequences_from_the_first():
+    arguments = parsed(["eval", "--policy", "expert", "--sequences", "3", "--out", "nowhere"])
+    plan = planned(arguments)
+    provenance = Provenance.of(arguments, None, EnvironmentSpec("playtable:D", "none", 30.0, ()))
+    assert "3 sequences, the first of the official 1000." in notes(plan, provenance)
+    assert "2 sequences, chosen ones of the official 1000." in notes(plan[1:], provenance)
 
 
 def test_the_page_of_sequences_shows_positions(runs):
