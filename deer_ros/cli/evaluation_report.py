@@ -6,8 +6,6 @@ import argparse
 import hashlib
 import json
 import platform
-import shlex
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -66,7 +64,7 @@ class Provenance:
             "commit": commit(),
             "versions": versions(),
             "machine": f"{platform.machine()}, {platform.platform()}",
-            "command": shlex.join(["deer", *sys.argv[1:]]),
+            "command": arguments.command_line,
             "finished": datetime.now().astimezone().isoformat(timespec="seconds"),
         }
         return cls(settings, surroundings)
@@ -116,8 +114,9 @@ def notes(plan: Sequence[Chain], provenance: Provenance) -> list[str]:
             "scores from different renderers can't be compared."
         )
     if settings["mode"] == "sequences":
+        among_all = {int(chain.key.rsplit("/")[-1]): chain for chain in plan}
         numbers = [
-            number for number, chain in enumerate(plan) if defies_door([subtask.task for subtask in chain.subtasks])
+            number for number, chain in among_all.items() if defies_door([subtask.task for subtask in chain.subtasks])
         ]
         among = (
             f"among those here numbers {', '.join(map(str, numbers))}"
@@ -136,11 +135,12 @@ def notes(plan: Sequence[Chain], provenance: Provenance) -> list[str]:
         )
         if settings["seed"] != OFFICIAL_SEED or len(plan) != SEQUENCES:
             which = (
-                "the first of the official"
+                "of the official"
                 if settings["seed"] == OFFICIAL_SEED
-                else f"sequences of seed {settings['seed']} by the official rules, not the official"
+                else f"of seed {settings['seed']} by the official rules, not of the official"
             )
-            found.append(f"{len(plan)} sequences: {which} {SEQUENCES}.")
+            first = list(among_all) == list(range(len(plan)))
+            found.append(f"{len(plan)} sequences, {'the first' if first else 'chosen ones'} {which} {SEQUENCES}.")
     if settings["max_steps"] != 360:
         found.append(f"Subtasks were given {settings['max_steps']} steps; CALVIN gives 360.")
     return found

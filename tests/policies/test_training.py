@@ -229,7 +229,7 @@ def test_calibration_has_a_value_for_each_exit_and_step(tiny):
         calibrate(model, [], ThresholdRule.fixed(0), "action", {})
 
 
-@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted(RECIPES.rglob("*.yaml")), ids=lambda path: path.stem)
 def test_committed_recipes_can_be_read(path):
     recipe = load_recipe(path)
     assert recipe.rounds[0].expert_acts
@@ -272,6 +272,45 @@ def test_a_mistake_in_a_recipe_is_named(tmp_path, change, message):
     path.write_text("\n".join([*kept, change]))
     with pytest.raises(ConfigError, match=message):
         load_recipe(path)
+
+
+def test_a_recipe_changes_single_settings_of_its_base(tmp_path):
+    smoke = load_recipe(RECIPES / "smoke.yaml")
+    (tmp_path / "base.yaml").write_text((RECIPES / "smoke.yaml").read_text())
+    (tmp_path / "middle.yaml").write_text("base: base.yaml\nname: middle\nscenes: [B]\noptimisation: {window: 3}\n")
+    (tmp_path / "sub").mkdir()
+    path = tmp_path / "sub" / "own.yaml"
+    path.write_text("base: ../middle.yaml\nname: own\noptimisation: {auxiliary_weight: 0.0}\n")
+    optimisation = replace(smoke.optimisation, window=3, auxiliary_weight=0.0)
+    assert load_recipe(path) == replace(smoke, name="own", scenes=("B",), optimisation=optimisation)
+
+
+def test_ablations_differ_from_their_base_in_what_they_are_named_after():
+    base = load_recipe(RECIPES / "deer-nano.yaml")
+    changes = {
+        "no-auxiliary": {"auxiliary_weight": 0.0},
+        "uniform": {"samplings": ("uniform",)},
+        "segments": {"samplings": ("segments",)},
+    }
+    for name, change in changes.items():
+        optimisation = replace(base.optimisation, **change)
+        expected = replace(base, name=f"deer-nano-{name}", optimisation=optimisation)
+        assert load_recipe(RECIPES / "ablations" / f"{name}.yaml") == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("base: other.yaml", r"own\.yaml has no name"),
+        ("{base: other.yaml, name: own}", "its own base"),
+        ("{base: nowhere.yaml, name: own}", r"cannot read the recipe .*nowhere\.yaml"),
+    ],
+)
+def test_a_base_that_can_not_be_used_is_told(tmp_path, text, message):
+    (tmp_path / "own.yaml").write_text(text)
+    (tmp_path / "other.yaml").write_text("{base: own.yaml, name: other}")
+    with pytest.raises(ConfigError, match=message):
+        load_recipe(tmp_path / "own.yaml")
 
 
 def test_optimisation_refuses_an_impossible_average():

@@ -7,9 +7,13 @@ import numpy as np
 import pytest
 
 from deer_policies.interfaces import ActionChunk, Budget, ExitReport, PolicyInfo
+from deer_ros.cli.eval import planned
 from deer_ros.cli.evaluation_page import render_page
-from deer_ros.cli.main import main
-from deer_sim.results import SETTINGS
+from deer_ros.cli.evaluation_report import Provenance, notes
+from deer_ros.cli.main import main, parsed
+from deer_sim.environment import EnvironmentSpec
+from deer_sim.results import SETTINGS, read_results
+from deer_sim.step_record import StepRecord
 
 TASKS = ["--tasks", "turn_on_led", "--starts", "2", "--workers", "1"]
 
@@ -45,7 +49,7 @@ def runs(tmp_path_factory):
     try:
         assert main(["eval", "--policy", "expert", *TASKS, "--out", str(folder / "expert")]) == 0
         own = ["eval", "--policy", "own_policy_module:sleeper", *TASKS, "--max-steps", "3", "--films", "1"]
-        assert main([*own, "--out", str(folder / "sleeper")]) == 0
+        assert main([*own, "--keep-steps", "--out", str(folder / "sleeper")]) == 0
     finally:
         sys.path.remove(str(folder))
     return folder
@@ -72,6 +76,32 @@ def test_the_page_shows_films_and_exits(runs):
     assert "Cost against success" in page
     assert "1 layers: 6 policy steps" in page
     assert "Cost against success" not in (runs / "expert" / "report.html").read_text()
+
+
+def test_steps_are_kept_with_what_the_expert_would_have_done(runs):
+    for result in read_results(runs / "sleeper"):
+        record = StepRecord.load(runs / "sleeper" / result.steps)
+        assert record.subtask.tolist() == record.exit_index.tolist() == [0, 0, 0]
+        assert (record.action == [0, 0, 0, 0, 0, 0, 1]).all()
+        assert not record.touching.any()
+        # Nothing moves, so that the expert would set out for the same place each time.
+        assert np.linalg.norm(record.expert_action[:, :3], axis=1).min() > 0.1
+        assert np.ptp(record.expert_action, axis=0).max() < 0.1
+    assert not any(result.steps for result in read_results(runs / "expert"))
+
+
+def test_single_chains_can_be_run_again(runs, tmp_path):
+    last = read_results(runs / "expert")[-1]
+    assert main(["eval", "--policy", "expert", *TASKS, "--chains", last.key, "--out", str(tmp_path)]) == 0
+    assert read_results(tmp_path) == [last]
+
+
+def test_notes_tell_chosen_sequences_from_the_first():
+    arguments = parsed(["eval", "--policy", "expert", "--sequences", "3", "--out", "nowhere"])
+    plan = planned(arguments)
+    provenance = Provenance.of(arguments, None, EnvironmentSpec("playtable:D", "none", 30.0, ()))
+    assert "3 sequences, the first of the official 1000." in notes(plan, provenance)
+    assert "2 sequences, chosen ones of the official 1000." in notes(plan[1:], provenance)
 
 
 def test_the_page_of_sequences_shows_positions(runs):
@@ -119,6 +149,7 @@ def test_compare_refuses_other_starts(runs, tmp_path, capsys):
         (["--policy", "builtins:list"], "it returned a list"),
         (["--env", "calvin:D", "--calvin-data", "/nowhere"], "annotations"),
         (["--workers", "0"], "at least 1"),
+        (["--chains", "sequence/0/0001"], "there are no sequence/0/0001 among what is run, such as sequence/0/0000"),
         (["--backend", "calvin_env"], "playtable:D has no back end calvin_env"),
         (["--renderer", "egl"], "playtable:D has no renderer egl"),
     ],

@@ -254,15 +254,36 @@ def _build(kind: type, values: dict[str, Any], where: str) -> Any:
         raise ConfigError(f"{where}: {error}") from error
 
 
-def load_recipe(path: Path) -> Recipe:
-    """Reads a recipe. Raises ConfigError naming the place of a mistake."""
+def _read(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """The settings in a file, on top of those of the recipe that it names as `base`, by a path beside it."""
     try:
         values = yaml.safe_load(path.read_text())
     except (OSError, yaml.YAMLError) as error:
         raise ConfigError(f"cannot read the recipe {path}: {error}") from error
     if not isinstance(values, dict):
         raise ConfigError(f"{path} must be a mapping of settings")
-    values = dict(values)
+    if "base" not in values:
+        return values
+    if "name" not in values:
+        raise ConfigError(f"{path} has no name; with its base's it would go on with that recipe's run")
+    if path.resolve() in above:
+        raise ConfigError(f"{path} is in the end its own base; name another")
+    base = _read(path.parent / str(values.pop("base")), (*above, path.resolve()))
+    return _overridden(base, values)
+
+
+def _overridden(base: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
+    """Mappings are merged; whatever else the second has, lists too, stands for what the first had."""
+    merged = dict(base)
+    for name, value in values.items():
+        both = isinstance(value, dict) and isinstance(base.get(name), dict)
+        merged[name] = _overridden(base[name], value) if both else value
+    return merged
+
+
+def load_recipe(path: Path) -> Recipe:
+    """Reads a recipe. Raises ConfigError naming the place of a mistake."""
+    values = _read(path)
     rounds = []
     for index, entry in enumerate(values.get("rounds") or []):
         where = f"{path}: rounds[{index}]"
