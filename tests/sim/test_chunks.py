@@ -123,9 +123,7 @@ def test_a_new_subtask_drops_the_chunk_and_sees_what_nobody_has_looked_at(table)
 def test_simulator_processes_ask_the_model_once_a_chunk(table):
     plan = task_chains("D", ["turn_on_led"], 2, 7)
     policy = Chunked()
-    results = {
-        result.key: result for result in run_chains(iter(plan), Setup("playtable:D", max_steps=7), policy, 2)
-    }
+    results = {result.key: result for result in run_chains(iter(plan), Setup("playtable:D", max_steps=7), policy, 2)}
     assert len(policy.seen) == 2 * 3
     for chain in plan:
         assert results[chain.key] == run_chain(chain, table, PolicyActor(Chunked()), 7)
