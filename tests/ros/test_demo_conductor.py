@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -170,6 +171,18 @@ def test_refused_budget_ends_the_demonstration_before_anything_moves() -> None:
     with pytest.raises(BudgetError, match="cheapest"):
         conduct(client).run(LINKS)
     assert client.calls == []
+
+
+def test_actions_and_reports_that_the_result_has_overtaken_are_waited_for() -> None:
+    client = ScriptedClient([])
+    recorder = Recorder(client)  # type: ignore[arg-type]
+    recorder.begin()
+    client.show(make_frame(1.0))
+    client.act(StepAction(1.0, 1, 0))
+    late = (lambda: client.act(StepAction(1.1, 2, 1)), lambda: client.tell(make_report(1.0, 1, 0.0)))
+    for number, come in enumerate(late, start=1):
+        threading.Timer(0.1 * number, come).start()
+    assert [shot.step for shot in recorder.subtask(0, "go", 2)] == [1, 2]
 
 
 def test_reports_are_joined_with_the_frame_that_they_answer() -> None:
