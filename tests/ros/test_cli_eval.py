@@ -8,6 +8,7 @@ import pytest
 
 from deer_policies.interfaces import ActionChunk, Budget, ExitReport, PolicyInfo
 from deer_ros.cli.evaluation_page import render_page
+from deer_ros.cli.evaluation_report import Provenance, notes
 from deer_ros.cli.main import main
 from deer_sim.results import SETTINGS
 
@@ -78,6 +79,17 @@ def test_the_page_of_sequences_shows_positions(runs):
     report = json.loads((runs / "sleeper" / "report.json").read_text())
     page = render_page({**report, "mode": "sequences"})
     assert "Subtasks in a row" in page
+
+
+def test_the_report_tells_of_chunks_only_where_there_are_some(runs):
+    report = json.loads((runs / "sleeper" / "report.json").read_text())
+    assert (report["horizon"], report["asked_share"]) == (1, 1.0)
+    assert "are policy steps, at which it is asked" not in render_page(report)
+    assert not any("actions at a time" in note for note in report["notes"])
+    page = render_page({**report, "horizon": 3, "asked_share": 0.34})
+    assert "<b>34%</b><span>of the control steps are policy steps, at which it is asked" in page
+    settings = {name: report[name] for name in ("environment", "renderer", "mode", "seed", "max_steps")}
+    assert "answers with 3 actions at a time" in notes([], Provenance(settings, {"horizon": 3}))[0]
 
 
 def test_other_settings_need_another_folder(runs, capsys):

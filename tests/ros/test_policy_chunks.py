@@ -61,15 +61,15 @@ def test_chunks_in_lockstep_are_the_same_as_a_rollout_in_one_process():
     thread.start()
     client = StackClient(domain_id)
     try:
-        over_ros = []
-        client.node.create_subscription(PolicyAction, graph.POLICY_ACTION, over_ros.append, COMMANDS)
+        received = []
+        client.node.create_subscription(PolicyAction, graph.POLICY_ACTION, received.append, COMMANDS)
         for transition in (Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE):
             client.change_state("policy", transition, DEADLINE_S)
         client.wait_ready(DEADLINE_S)
         client.reset(7)
         feedback = []
         result = client.follow("go", feedback.append, max_steps=steps, timeout_s=60.0)
-        wait(lambda: len(over_ros) == steps + 1)
+        wait(lambda: received and not stamp_to_ns(received[-1].header.stamp))
     finally:
         client.close()
         executor.shutdown()
@@ -77,9 +77,11 @@ def test_chunks_in_lockstep_are_the_same_as_a_rollout_in_one_process():
         for node in nodes:
             node.destroy_node()
         rclpy.try_shutdown()
-    assert (result.outcome, result.steps) == (Outcome.TIMEOUT, steps)
+    # On a slow machine a frame is sent, and answered, more than once.
+    over_ros = list({message.step: message for message in received[:-1]}.values())
+    assert (result.outcome, result.steps, len(over_ros)) == (Outcome.TIMEOUT, steps, steps)
     assert [item.step for item in feedback] == [1, 4, 7, 10]
-    assert [message.chunk_index for message in over_ros[:steps]] == [0, 1, 2, 0, 1, 2, 0, 1, 2, 0, 1]
+    assert [message.chunk_index for message in over_ros] == [0, 1, 2, 0, 1, 2, 0, 1, 2, 0, 1]
     alone = []
     with PlayTable("D") as table:
         first = table.reset(7)
@@ -87,7 +89,7 @@ def test_chunks_in_lockstep_are_the_same_as_a_rollout_in_one_process():
             table, PolicyActor(Gazing()), "open_drawer", "go", first, steps, lambda _, action, __: alone.append(action)
         )
     # Twists and back round in the last digits, which moves the brightness of a picture in the fifth.
-    np.testing.assert_allclose([message.action for message in over_ros[:steps]], alone, atol=2e-3)
+    np.testing.assert_allclose([message.action for message in over_ros], alone, atol=2e-3)
 
 
 @pytest.fixture(scope="module")
