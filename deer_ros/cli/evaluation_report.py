@@ -100,8 +100,8 @@ def notes(plan: Sequence[Chain], provenance: Provenance) -> list[str]:
     found = []
     if horizon > 1:
         found.append(
-            f"The policy answers with {horizon} actions at a time and is asked again once they are executed. Compute and "
-            "exits are per policy step, which is a control step at which it is asked; steps are control steps."
+            f"The policy answers with {horizon} actions at a time and is asked again once they are executed. Compute "
+            "and exits are per policy step, a control step at which it is asked; all other steps are control steps."
         )
     if settings["environment"].startswith("playtable"):
         found.append(
@@ -160,8 +160,8 @@ def print_report(report: dict[str, Any]) -> None:
         print(f"average length {report['average_length']:.3f} [{low:.3f}, {high:.3f}] of {len(report['per_position'])}")
     if report["llm_share"] is not None:
         print(
-            f"language model: {report['mean_llm_gmac']:.4f} GMAC a policy step, {report['llm_share']:.1%} of all layers "
-            f"({report['mean_exit_layers']:.2f} layers on average); whole policy: "
+            f"language model: {report['mean_llm_gmac']:.4f} GMAC a policy step, {report['llm_share']:.1%} of all "
+            f"layers ({report['mean_exit_layers']:.2f} layers on average); whole policy: "
             f"{report['mean_total_gmac']:.4f} GMAC, {report['total_share']:.1%}; "
             f"asked at {report['asked_share']:.1%} of the control steps"
         )

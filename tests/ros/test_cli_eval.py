@@ -110,6 +110,17 @@ def test_the_page_of_sequences_shows_positions(runs):
     assert "Subtasks in a row" in page
 
 
+def test_the_report_tells_of_chunks_only_where_there_are_some(runs):
+    report = json.loads((runs / "sleeper" / "report.json").read_text())
+    assert (report["horizon"], report["asked_share"]) == (1, 1.0)
+    assert "are policy steps, at which it is asked" not in render_page(report)
+    assert not any("actions at a time" in note for note in report["notes"])
+    page = render_page({**report, "horizon": 3, "asked_share": 0.34})
+    assert "<b>34%</b><span>of the control steps are policy steps, at which it is asked" in page
+    settings = {name: report[name] for name in ("environment", "renderer", "mode", "seed", "max_steps")}
+    assert "answers with 3 actions at a time" in notes([], Provenance(settings, {"horizon": 3}))[0]
+
+
 def test_other_settings_need_another_folder(runs, capsys):
     assert main(["eval", "--policy", "expert", *TASKS, "--seed", "5", "--out", str(runs / "expert")]) == 2
     assert "seed 1000 and not 5" in capsys.readouterr().err
