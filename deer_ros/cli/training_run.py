@@ -225,7 +225,7 @@ class TrainingRun:
         if self._processes.first:
             episodes.pack(self._workers)
         self._processes.wait()
-        return episodes.load(most_per_task)
+        return episodes.load(self._config.head.horizon, most_per_task)
 
     def _round_episodes(self, index: int, part: Round) -> list[Episode]:
         if index == 0 and self._recipe.data is not None:
