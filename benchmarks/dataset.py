@@ -84,7 +84,7 @@ def measured(folder: Path, cache: Path, rounds: int, settings: Optimisation) -> 
     config = deer_nano()
     data = CalvinEpisodes(folder, TASKS, config.preprocess, cache)
     packing = seconds(lambda: data.pack(os.cpu_count() or 1))
-    episodes = data.load()
+    episodes = data.load(config.head.horizon)
     tokenizer = Tokenizer.train(data.sentences, config.language.vocabulary, config.language.max_tokens)
     trainer = Trainer(DeerModel(config), tokenizer, settings, cache / "trainer", seed=0)
     optimiser = make_optimiser(trainer.model, Phase(1, 1e-3), settings)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from deer_sim.collection import Disturbance, collect_episode
+from deer_sim.collection import Disturbance, begin_at, collect_episode
 from deer_sim.expert import Expert
 from deer_sim.playtable.environment import PlayTable
 from deer_sim.rollout import MAX_STEPS
@@ -46,8 +46,8 @@ def score(scene: str, task: str, starts: int, seed: int, push_rate: float) -> Sc
     failed: list[int] = []
     for index in range(starts):
         rng = np.random.default_rng([seed, index, TASKS.index(task)])
-        start = sample_start(task, scene, rng)
-        episode = collect_episode(environment, expert, task, task, start, rng, disturbance)
+        first, _ = begin_at(environment, expert, sample_start(task, scene, rng), int(rng.integers(2**31)))
+        episode = collect_episode(environment, expert, task, task, first, rng, disturbance)
         if episode.success:
             steps.append(episode.steps)
         else:

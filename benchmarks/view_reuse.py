@@ -46,7 +46,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     policy = load_policy(arguments.policy)
-    episodes = record(arguments.scene, FIXTURE_TASKS, arguments.episodes, arguments.seed)
+    episodes = record(arguments.scene, FIXTURE_TASKS, arguments.episodes, arguments.seed, policy.info.horizon)
     always, reports = followed(policy, episodes)
     steps = len(reports)
     print(f"{len(episodes)} episodes, {steps} steps; RMS of a pose action: {_rms(always[:, :6]):.3f}\n")

@@ -15,7 +15,8 @@ from deer_policies.deer.config import PreprocessConfig
 from deer_policies.errors import ConfigError, listed
 from deer_policies.training.episodes import Episode
 from deer_policies.training.frame_store import FrameStore
-from deer_sim.dataset import CalvinDataset, frame_path, split_folders
+from deer_sim.chunks import chunks
+from deer_sim.dataset import Annotation, CalvinDataset, frame_path, split_folders
 from deer_sim.workers import worker_pool
 
 logger = logging.getLogger(__name__)
@@ -83,11 +84,15 @@ class CalvinEpisodes:
                     left_s = (now - began) / count * (len(missing) - count)
                     logger.info("packing %s: %d/%d, %.0f s left", self._dataset.folder, count, len(missing), left_s)
 
-    def load(self, most_per_task: int | None = None) -> list[Episode]:
+    def load(self, horizon: int, most_per_task: int | None = None) -> list[Episode]:
         """The episodes, whose images are read when they are looked at.
 
+        A policy that gives several actions at a time looks at every so many frames. It may begin with any of the first
+        ones: each of these makes an episode of its own, so that every frame is looked at in one of them.
+
         Args:
-            most_per_task: leaves out what goes beyond so many of a task; None keeps all.
+            horizon: of the policy that will be trained.
+            most_per_task: leaves out the annotations that go beyond so many of a task; None keeps all.
         """
         taken: dict[str, int] = {}
         place = {number: index for index, number in enumerate(self._numbers)}
@@ -96,9 +101,25 @@ class CalvinEpisodes:
             taken[item.task] = taken.get(item.task, 0) + 1
             if most_per_task is None or taken[item.task] <= most_per_task:
                 first = place[item.start]
-                places = range(first, first + item.end - item.start)
-                episodes.append(self._store.episode(places, item.task, item.instruction))
+                last = first + item.end - item.start
+                begins = range(first, min(first + horizon, last))
+                episodes += [self._episode(range(begin, last), item, horizon) for begin in begins]
         return episodes
+
+    def _episode(self, places: range, item: Annotation, horizon: int) -> Episode:
+        images, robot, actions = self._store.read(places)
+        labels, known = chunks(actions, actions, np.arange(0, len(places), horizon), horizon)
+        looks = len(labels)
+        return Episode(
+            images=images[::horizon],
+            proprioception=robot[::horizon],
+            labels=labels,
+            task=item.task,
+            instructions=(item.instruction,),
+            known=known,
+            scene=np.zeros((looks, 0), np.float32),
+            landmarks=np.zeros((looks, _VIEWS, 0, 3), np.float32),
+        )
 
 
 def _key(folder: Path, numbers: list[int], preprocess: PreprocessConfig) -> str:

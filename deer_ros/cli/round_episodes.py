@@ -123,4 +123,4 @@ class RoundEpisodes:
         if self._processes.first:
             episodes.pack(self._workers)
         self._processes.wait()
-        return episodes.load(most_per_task)
+        return episodes.load(self._config.head.horizon, most_per_task)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from deer_policies.errors import SimulatorError
-from deer_sim.calvin.rules import CATEGORIES, Condition, after, starting_conditions
+from deer_sim.calvin.rules import CATEGORIES, Condition, after, defies_door, starting_conditions
 from deer_sim.calvin.sequences import SCENE, start_state
 from deer_sim.environment import BLOCKS
 from deer_sim.playtable.scene import DRAWER_RANGE_M, SWITCH_RANGE_M, Scene, find_scene
@@ -37,7 +37,7 @@ def chained_start(task: str, scene: str, tasks: Sequence[str], rng: np.random.Ge
     for _ in range(_TRIES):
         condition = conditions[rng.integers(len(conditions))]
         prefix = _walk(task, condition, tasks, rng)
-        if prefix:
+        if prefix and not defies_door((*prefix, task)):
             return Start(*_state(condition, find_scene(scene), rng), prefix)
     raise SimulatorError(f"found no chain of {', '.join(tasks)} after which {task} is possible; allow more tasks")
 

@@ -40,8 +40,7 @@ class Start:
     Attributes:
         robot_obs: (15,), for `Environment.reset`.
         scene_obs: (24,), for `Environment.reset`.
-        prefix: tasks to do first, in this order; after them the task itself can be done. Only the tasks that begin with
-            a block in the hand (place_in_slider, place_in_drawer, stack_block) have one: a lift from the table.
+        prefix: tasks to do first, in this order; after them the task itself can be done.
     """
 
     robot_obs: np.ndarray
@@ -55,8 +54,9 @@ def sample_start(task: str, scene: str, rng: np.random.Generator) -> Start:
     Fixtures and lights that the task does not need are in random states, mostly at an end of their travel. As in
     CALVIN's evaluation, one or two blocks lie on the table and at most one on either side of the cabinet, a quarter
     turn (up to 22.5 degrees more or less) about the vertical; tasks that need a block in the open drawer, or on top of
-    another, get it there. The hand is up to 6 cm and 0.1 rad away from its initial pose along each axis, open or
-    closed.
+    another, get it there. Those that begin with a block in the hand (place_in_slider, place_in_drawer, stack_block) have
+    a prefix: its lift from the table. The hand is up to 6 cm and 0.1 rad away from its initial pose along each axis,
+    open or closed.
 
     Raises:
         ConfigError: if the task is unknown.
@@ -259,16 +259,3 @@ def possible_fixture_tasks(scene_obs: np.ndarray, scene: str) -> dict[str, str]:
     elif drawer >= _OPEN_TRAVEL_M:
         tasks["drawer"] = "close_drawer"
     return tasks
-
-
-def after_a_fixture_task(start: Start, task: str, scene: str, rng: np.random.Generator) -> Start:
-    """The same start with a task at another fixture done first, so that `task` begins where an arm ends up in a chain.
-
-    Args:
-        start: for `task`, without a prefix.
-        task: one of `deer_sim.tasks.FIXTURE_TASKS`.
-        scene, rng: where, and what chooses the task before.
-    """
-    possible = possible_fixture_tasks(start.scene_obs, scene)
-    others = [other for fixture, other in sorted(possible.items()) if fixture not in task]
-    return Start(start.robot_obs, start.scene_obs, (others[rng.integers(len(others))],))

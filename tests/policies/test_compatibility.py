@@ -148,12 +148,14 @@ class TestTraining:
         trainer = Trainer(DeerModel(config), tokenizer, Optimisation(shift_px=(0, 0)), tmp_path, seed=0)
         steps = (16, 12)
         windows = Windows(
-            np.zeros((*steps, 2, 3, 96, 96), np.uint8),
-            np.zeros((*steps, 15), np.float32),
-            np.zeros((*steps, 7), np.float32),
-            np.ones(steps, np.float32),
-            ["open the drawer"] * 16,
-            np.ones(16, bool),
+            images=np.zeros((*steps, 2, 3, 96, 96), np.uint8),
+            proprioception=np.zeros((*steps, 15), np.float32),
+            labels=np.zeros((*steps, 3, 7), np.float32),
+            weight=np.ones((*steps, 3), np.float32),
+            scene=np.zeros((*steps, 0), np.float32),
+            landmarks=np.zeros((*steps, 2, 0, 3), np.float32),
+            instructions=["open the drawer"] * 16,
+            starts=np.ones(16, bool),
         )
         exits = trainer._drawer.draw(windows).exits["segments"]
         changes = (exits[:, 1:] != exits[:, :-1]).nonzero()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from deer_policies.deer.backbone import DeerModel
 from deer_policies.deer.config import DeerConfig, changed
 from deer_policies.deer.language import alibi_slopes, attention_bias
 from deer_policies.deer.presets import PRESETS, deer_nano, openflamingo_3b, openflamingo_9b, preset
+from deer_policies.deer.vision import VisionEncoder
 from deer_policies.errors import ConfigError
 
 BATCH, WINDOW, TOKENS = 2, 3, 9
@@ -70,6 +72,10 @@ def test_official_parameter_counts():
         ({"language": {"exit_interval": 1}}, "exit_interval is 1"),
         ({"vision": {"dim": 130}}, "multiple of heads"),
         ({"vision": {"image_size": 100}}, "multiple of patch_size"),
+        ({"vision": {"patch_size": 6}}, "a power of two"),
+        ({"vision": {"patch_size": 32}}, "or more"),
+        ({"vision": {"stem_channels": [16, 32, 64]}}, "the last 96"),
+        ({"head": {"horizon": 0}}, "at least 1"),
         ({"vision": {"activation": "swish"}}, "choose one of quick_gelu, gelu"),
         ({"preprocess": {"image_size": 112}}, "vision takes 96"),
         ({"preprocess": {"static_shape": [200, 300, 3]}}, "crop the camera"),
@@ -93,6 +99,50 @@ def test_nano_is_small():
     with torch.device("meta"):
         model = DeerModel(deer_nano(), auxiliary_heads=False)
     assert sum(parameter.numel() for parameter in model.parameters()) < 5e6
+
+
+def test_the_small_policys_position_embedding_begins_as_waves_over_column_and_row():
+    side, quarter = 12, 24
+    found = VisionEncoder(deer_nano().vision).position_embedding.detach()
+    assert found.shape == (side * side, 4 * quarter)
+    grid = found.view(side, side, 4 * quarter)
+    sines, cosines = grid[..., : 2 * quarter], grid[..., 2 * quarter :]
+    torch.testing.assert_close(sines.square() + cosines.square(), torch.ones_like(sines))
+    columns, rows = (torch.cat([part[..., cut] for part in (sines, cosines)], -1)
+                     for cut in (slice(0, quarter), slice(quarter, None)))  # fmt: skip
+    assert torch.equal(columns, columns[:1].expand_as(columns))
+    assert torch.equal(rows, rows[:, :1].expand_as(rows))
+    assert torch.equal(columns[0], rows[:, 0])
+    place = torch.linspace(-1.0, 1.0, side)
+    for index, waves in ((0, 1), (quarter - 1, side / 2)):
+        expected = torch.sin(waves * torch.pi * place)
+        torch.testing.assert_close(sines[0, :, index], expected, rtol=0, atol=1e-5)
+    assert torch.cdist(found, found).fill_diagonal_(9.0).min() > 1.0
+
+
+def test_encoders_that_take_pretrained_weights_begin_with_small_random_positions():
+    config = replace(openflamingo_3b().vision, image_size=56, dim=64, layers=1, heads=4)
+    drawn = []
+    for seed in (0, 0, 1):
+        torch.manual_seed(seed)
+        drawn.append(VisionEncoder(config).position_embedding.detach())
+    assert drawn[0].shape == (17, 64)
+    assert drawn[0].std().item() == pytest.approx(0.02, rel=0.1)
+    assert torch.equal(drawn[0], drawn[1])
+    assert not torch.equal(drawn[0], drawn[2])
+
+
+@pytest.mark.parametrize(
+    ("channels", "patch_size", "strides"),
+    [([8, 96], 4, [2, 2]), ([8, 16, 96], 4, [2, 2, 1]), ([96], 1, [1]), ([8, 16, 32, 96], 16, [2, 2, 2, 2])],
+)
+def test_the_first_convolutions_of_a_stem_halve_the_image_until_a_pixel_is_a_token(channels, patch_size, strides):
+    config = changed(deer_nano(), {"vision": {"stem_channels": channels, "patch_size": patch_size}}).vision
+    encoder = VisionEncoder(config)
+    assert [part.stride[0] for part in encoder.stem if isinstance(part, torch.nn.Conv2d)] == strides
+    assert encoder.stem(torch.zeros(1, 3, 96, 96)).shape == (1, 96, 96 // patch_size, 96 // patch_size)
+    with torch.no_grad():
+        assert encoder(torch.zeros(1, 3, 96, 96)).shape == (1, config.tokens, 96)
 
 
 def test_feature_shapes(model, clips):

@@ -118,8 +118,10 @@ def recorded_batch(golden: Recording) -> Batch:
         token_ids=golden.tensor("train_batch/ids"),
         token_mask=golden.tensor("train_batch/mask").bool(),
         proprioception=torch.zeros(2, 12, 15),
-        target=torch.cat([actions[..., :6], actions[..., 6:].sign()], dim=-1),
-        weight=torch.ones(2, 12),
+        target=torch.cat([actions[..., :6], actions[..., 6:].sign()], dim=-1)[:, :, None],
+        weight=torch.ones(2, 12, 1),
+        scene=torch.zeros(2, 12, 0),
+        landmarks=torch.zeros(2, 12, 2, 0, 3),
         starts=torch.ones(2, dtype=torch.bool),
         exits={"uniform": golden.tensor("train_eval_mode/uniform_exit_index"), "segments": segments},
     )

@@ -106,15 +106,16 @@ def test_a_memory_limit_allows_more_layers_in_a_smaller_precision(path):
 @pytest.fixture(scope="module")
 def real_observations():
     """The first second of an expert's episode, in the simulator's images."""
-    from deer_sim.collection import collect_episode
+    from deer_sim.collection import begin_at, collect_episode
     from deer_sim.expert import Expert
     from deer_sim.playtable.environment import PlayTable
     from deer_sim.starts import sample_start
 
     rng = np.random.default_rng(0)
-    start, words = sample_start("open_drawer", "D", rng), "open the drawer"
+    start, words, expert = sample_start("open_drawer", "D", rng), "open the drawer", Expert("D")
     with PlayTable("D") as environment:
-        made = collect_episode(environment, Expert("D"), "open_drawer", words, start, rng, max_steps=30)
+        first, _ = begin_at(environment, expert, start, 0)
+        made = collect_episode(environment, expert, "open_drawer", words, first, rng, max_steps=30)
     frames = zip(made.rgb_static, made.rgb_gripper, made.robot_obs, strict=True)
     return [Observation(*frame, words, 0.0) for frame in frames]
 

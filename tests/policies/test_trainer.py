@@ -25,6 +25,7 @@ from deer_policies.training.objective import Batch
 from deer_policies.training.optimiser import make_optimiser, part_of, scheduled_rate
 from deer_policies.training.parallel import Processes
 from deer_policies.training.recipe import PARTS, Phase, Validation, load_recipe
+from deer_policies.training.scene_readout import SceneReadout
 from deer_policies.training.validation import held_out_loss
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
@@ -59,6 +60,30 @@ def test_heads_only_leaves_everything_else_alone(tiny, tmp_path):
     moved = differing(before, trainer.model.state_dict())
     assert moved
     assert all(name.startswith(("head.", "auxiliary_heads.")) for name in moved)
+
+
+def readout_for(tiny):
+    episode = tiny.episode(10)
+    torch.manual_seed(0)
+    return SceneReadout(tiny.config(), torch.from_numpy(episode.scene), episode.landmarks.shape[2])
+
+
+def test_a_readout_is_trained_beside_the_model_and_teaches_vision_but_not_in_the_heads_phase(tiny, tmp_path):
+    def joint(folder, scene_weight):
+        trainer = tiny.trainer(tmp_path / folder, tiny.settings(scene_weight=scene_weight), readout=readout_for(tiny))
+        trainer.run(Phase(3, 1e-2, 0), tiny.streams(), "joint")
+        return trainer
+
+    trainer = joint("with", 1.0)
+    assert "scene" in records(tmp_path / "with")[0]["losses"]
+    trained = copied(trainer._readout)
+    moved = differing(copied(readout_for(tiny)), trained)
+    assert moved == {"values.weight", "values.bias", "landmarks.weight", "landmarks.bias"}
+    without = joint("without", 0.0)
+    assert "vision.position_embedding" in differing(copied(without.model), trainer.model.state_dict())
+    trainer.run(Phase(3, 1e-2, 0, heads_only=True), tiny.streams(), "heads")
+    assert not differing(trained, trainer._readout.state_dict())
+    assert "scene" not in records(tmp_path / "with")[-1]["losses"]
 
 
 def test_without_auxiliary_loss_the_auxiliary_heads_stay_as_they_were(tiny, tmp_path):
@@ -175,10 +200,11 @@ def test_the_papers_recipe_trains_as_many_parameters_as_the_official_code(make_c
 def varied(tiny):
     """Settings and a configuration with everything that is drawn at random."""
     return {
-        "settings": tiny.settings(shift_px=(2, 1), brightness=0.2, word_dropout=0.3),
+        "settings": tiny.settings(shift_px=(2, 1), brightness=0.2, word_dropout=0.3, scene_weight=0.5),
         "config": tiny.config(head={"lstm_layers": 2, "lstm_dropout": 0.2, "mlp_dropout": 0.3}),
         "validation": Validation(1, 3, 100),
         "held_out": [tiny.episode(7, seed=5)],
+        "readout": readout_for(tiny),
     }
 
 
@@ -212,6 +238,7 @@ def test_ctrl_c_saves_the_state_and_the_run_goes_on_bit_for_bit(tiny, tmp_path, 
     assert records(tmp_path / "stopped") == records(tmp_path / "whole")
     assert not differing(copied(whole.model), resumed.model.state_dict())
     assert not differing(copied(whole.average), resumed.average.state_dict())
+    assert not differing(copied(whole._readout), resumed._readout.state_dict())
 
 
 def test_a_crash_loses_no_more_than_what_came_after_the_last_save(tiny, tmp_path, monkeypatch):
@@ -299,6 +326,14 @@ def test_held_out_loss_is_that_of_the_whole_episodes(tiny):
     assert measured(4) == pytest.approx(measured(20), abs=1e-6)
     assert measured(4) == measured(4)
     assert measured(4, carry_state=False) != pytest.approx(measured(20), abs=1e-5)
+    plain, known = measured(4), episodes[0].known.copy()
+    known[2:, 1] = False
+    hidden = np.where(known[..., None], episodes[0].labels, -episodes[0].labels)
+    episodes[0] = replace(episodes[0], known=known)
+    without = measured(4)
+    assert without != pytest.approx(plain, abs=1e-5)
+    episodes[0] = replace(episodes[0], labels=hidden)
+    assert measured(4) == without
 
 
 def board(folder):

@@ -37,10 +37,28 @@ def test_loss_is_zero_for_a_perfect_prediction_and_ignores_padding():
     assert action_loss(pose * 0, -logit, target, weight, 0.01) == pytest.approx(0.5)
 
 
+def test_the_loss_of_a_chunk_is_that_of_its_actions_and_those_without_a_label_take_no_part():
+    target = torch.zeros(1, 1, 2, 7)
+    target[0, 0, 1, :3] = 0.5
+    target[0, 0, :, 6] = torch.tensor([1.0, -1.0])
+    poses = torch.cat([torch.zeros(6), torch.tensor([0.5] * 3 + [0.0] * 3)]).view(1, 1, 12)
+    logits, both = torch.tensor([[[50.0, -50.0]]]), torch.ones(1, 1, 2)
+    assert action_loss(poses, logits, target, both, 0.01) == pytest.approx(0.0, abs=1e-6)
+    spoilt = poses.clone()
+    spoilt[..., 6:] += 0.4
+    # Huber: half the square.
+    assert action_loss(spoilt, logits, target, both, 0.01) == pytest.approx(0.08 / 2)
+    assert action_loss(spoilt, -logits, target, torch.tensor([[[0.0, 1.0]]]), 0.01) == pytest.approx(0.08 + 0.5)
+    first = torch.tensor([[[1.0, 0.0]]])
+    assert action_loss(spoilt, logits, target, first, 0.01) == pytest.approx(0.0, abs=1e-6)
+
+
 def test_losses_of_all_heads_are_added_the_auxiliary_ones_by_their_factor():
     losses = {"uniform": torch.tensor(1.0), "segments": torch.tensor(2.0), "auxiliary_0": torch.tensor(4.0)}
     assert total_loss(losses, Optimisation()) == 7.0
     assert total_loss(losses, Optimisation(auxiliary_weight=0.25)) == 4.0
+    read = {**losses, "scene": torch.tensor(10.0)}
+    assert total_loss(read, Optimisation(scene_weight=0.1)) == 8.0
 
 
 def windows_of(tiny, streams=8):
@@ -58,7 +76,8 @@ def test_a_batch_is_drawn_with_what_the_recipe_asks_for_and_nothing_else(tiny):
     assert torch.equal(plain.images, torch.from_numpy(windows.images))
     assert not torch.equal(bright.images, plain.images)
     assert not torch.equal(drawn(shift_px=(2, 0)).images[:, :, 0], plain.images[:, :, 0])
-    assert torch.equal(plain.target, torch.from_numpy(windows.labels))
+    for name, given in (("target", "labels"), ("weight",) * 2, ("scene",) * 2, ("landmarks",) * 2):
+        assert torch.equal(getattr(plain, name), torch.from_numpy(getattr(windows, given)))
     assert [len(tokenizer.encode(text)) for text in windows.instructions] == plain.token_mask.sum(1).tolist()
     assert set(plain.exits) == {"uniform", "segments"}
     assert set(drawn(samplings=("segments",)).exits) == {"segments"}
@@ -91,6 +110,24 @@ def test_recurrent_states_go_on_except_where_a_stream_starts_anew(tiny, model):
     assert losses_of(tiny, model, states, starts=True)[0] == fresh
     went_on, _ = losses_of(tiny, model, states, starts=False)
     assert all(went_on[name] != fresh[name] for name in fresh)
+
+
+def test_labels_that_are_not_known_take_no_part_in_any_head(tiny, model):
+    """Every second action is not known, and no action of the last steps."""
+    episode = tiny.episode(6)
+    known = np.array([[True, False]] * 4 + [[False, False]] * 2)
+    other = np.where(known[..., None], episode.labels, -episode.labels)
+    found = []
+    for labels, which in ((episode.labels, known), (other, known), (other, np.ones_like(known))):
+        windows = EpisodeStreams([replace(episode, labels=labels, known=which)], 2, 6, np.random.default_rng(0)).next()
+        assert windows.weight.tolist() == [which.tolist()] * 2
+        settings = tiny.settings(precision="float32")
+        batch = BatchDrawer(tiny.tokenizer(model.config), settings, len(model.exit_layers), (1,)).draw(windows)
+        with torch.no_grad():
+            found.append(head_losses(model, batch, {}, settings)[0])
+    assert len(found[0]) == 4
+    assert found[0] == found[1]
+    assert all(found[2][name] != found[1][name] for name in found[1])
 
 
 def test_half_precision_is_used_where_the_recipe_says(tiny, model):
@@ -139,9 +176,21 @@ def test_streams_play_episodes_from_start_to_end(tiny):
     streams = EpisodeStreams([first], batch=1, window=4, rng=np.random.default_rng(0))
     windows = [streams.next() for _ in range(4)]
     assert [bool(part.starts[0]) for part in windows] == [True, False, False, True]
-    assert [part.weight.sum() for part in windows] == [4, 4, 2, 4]
-    assert np.array_equal(np.concatenate([part.labels[0] for part in windows[:3]])[:10], first.labels)
-    assert np.array_equal(np.concatenate([part.images[0] for part in windows[:3]])[:10], first.images)
+    assert [part.weight.any(-1).sum() for part in windows] == [4, 4, 2, 4]
+    for name in ("labels", "images", "proprioception", "scene", "landmarks"):
+        played = np.concatenate([getattr(part, name)[0] for part in windows[:3]])
+        assert np.array_equal(played[:10], getattr(first, name))
+        assert not played[10:].any()
+
+
+def test_streams_leave_out_a_scene_that_some_of_the_episodes_do_not_tell(tiny):
+    told, recorded = tiny.episode(4), tiny.episode(4, "b", 1)
+    recorded = replace(recorded, scene=recorded.scene[:, :0], landmarks=recorded.landmarks[:, :, :0])
+    for episodes in ([told, recorded], [recorded, told]):
+        streams = EpisodeStreams(episodes, 8, 4, np.random.default_rng(0))
+        windows = streams.next()
+        assert len({images.tobytes() for images in windows.images}) == 2
+        assert (windows.scene.shape, windows.landmarks.shape) == ((8, 4, 0), (8, 4, 2, 0, 3))
 
 
 def test_streams_draw_tasks_evenly_however_many_episodes_each_has(tiny):
@@ -163,8 +212,8 @@ def test_streams_can_cut_windows_anywhere_and_start_each_from_a_zero_state(tiny)
     for _ in range(100):
         windows = streams.next()
         assert windows.starts.all()
-        source = long if windows.weight.sum() == 4 else short
-        count = int(windows.weight.sum())
+        count = int(windows.weight.any(-1).sum())
+        source = long if count == 4 else short
         firsts |= {
             (source.task, first)
             for first in range(len(source.labels))
@@ -199,13 +248,35 @@ def test_episode_file_round_trip_and_damage(tiny, tmp_path):
     original = tiny.episode(5)
     save_episode(path, original)
     read = load_episode(path, {"open_drawer": ("other words",)})
-    assert np.array_equal(read.images, original.images)
-    assert np.array_equal(read.labels, original.labels)
-    assert read.instructions == ("other words",)
+    for name in ("images", "proprioception", "labels", "known", "scene", "landmarks"):
+        assert np.array_equal(getattr(read, name), getattr(original, name))
+    assert isinstance(read.images, np.memmap)
+    assert (read.task, read.instructions) == ("open_drawer", ("other words",))
     assert sorted(file.name for file in path.parent.iterdir()) == ["episode.npy", "episode.npz"]
     path.write_bytes(path.read_bytes()[:200])
     with pytest.raises(ConfigError, match=r"episode\.npz is not an episode file"):
         load_episode(path, {"open_drawer": ("x",)})
+    save_episode(path, original)
+    path.with_suffix(".npy").unlink()
+    with pytest.raises(ConfigError, match=r"episode\.npz is not an episode file"):
+        load_episode(path, {"open_drawer": ("x",)})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"labels": np.zeros((5, 7), np.float32)}, "they must be"),
+        ({"labels": np.zeros((5, 3, 7), np.float32)}, "they must be"),
+        ({"known": np.ones((4, 2), bool), "labels": np.zeros((4, 2, 7), np.float32)}, "make them equal"),
+        ({"scene": np.zeros((4, 3), np.float32)}, "make them equal"),
+        ({"landmarks": np.zeros((6, 2, 4, 3), np.float32)}, "make them equal"),
+        ({"images": np.zeros((5, 2, 3, 32, 32), np.float32)}, "uint8"),
+        ({"instructions": ()}, "at least one wording"),
+    ],
+)
+def test_an_episode_whose_parts_do_not_fit_is_refused(tiny, changes, message):
+    with pytest.raises(ConfigError, match=message):
+        replace(tiny.episode(5), **changes)
 
 
 def test_calibration_has_a_value_for_each_exit_and_step(tiny):
@@ -256,6 +327,9 @@ def test_committed_recipes_can_be_read(path):
         ("optimisation: {precision: int8}", "'int8'; allowed are bfloat16, float32"),
         ("validation: {episodes_per_task: 1, every: 10, patience: 0}", "at least 1"),
         ("weights: other.safetensors", "both weights and a language phase"),
+        ("vision: {steps: 5, kind: fast}", r"vision has unknown settings \['kind'\]"),
+        ("vision: {steps: 5}", "shift_px"),
+        ("optimisation: {scene_weight: 0.1}", "shift_px"),
         ("validation: {often: true}", r"validation has unknown settings \['often'\]"),
         ("rounds: [{phase: {stepz: 3}}]", r"rounds\[0\]\.phase has unknown settings \['stepz'\]"),
     ],
@@ -313,6 +387,14 @@ def test_a_base_that_can_not_be_used_is_told(tmp_path, text, message):
         load_recipe(tmp_path / "own.yaml")
 
 
+def test_weights_and_a_vision_phase_exclude_each_other():
+    recipe = load_recipe(RECIPES / "deer-nano.yaml")
+    with pytest.raises(ConfigError, match="both weights and a vision phase"):
+        replace(recipe, language=None, weights="other.safetensors")
+    assert recipe.tasks == ()
+    assert (recipe.vision.steps, recipe.language.batch) == (5000, 64)
+
+
 def test_optimisation_refuses_an_impossible_average():
     with pytest.raises(ConfigError, match="ema_decay"):
         replace(Optimisation(), ema_decay=1.0)
@@ -323,7 +405,7 @@ def test_language_pretraining_tells_tasks_apart_and_leaves_the_rest_alone(tiny):
     torch.manual_seed(0)
     model = DeerModel(config)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    wordings = {"open_drawer": ["open the drawer", "drawer open"], "close_drawer": ["close the drawer", "drawer close"]}
+    wordings = {"open_drawer": ("open the drawer", "drawer open"), "close_drawer": ("close the drawer", "drawer close")}
     corpus = [text for texts in wordings.values() for text in texts]
     tokenizer = Tokenizer.train(corpus, config.language.vocabulary, config.language.max_tokens)
     classifier = pretrain_language(model, tokenizer, wordings, PretrainingPhase(60, 3e-3, batch=8), seed=1)

@@ -149,18 +149,15 @@ def test_a_film_shows_every_control_step_and_keeps_the_last_report(tmp_path, mon
     assert (tmp_path / "film.mp4").stat().st_size > 1000
 
 
-def test_an_unaided_episode_holds_every_control_step_with_what_was_executed():
-    rng = np.random.default_rng(0)
-    start = sample_start("open_drawer", "D", rng)
+def test_an_unaided_episode_has_every_control_step_and_pictures_where_the_policy_looks(table):
     policy = Chunked()
-    with PlayTable("D") as table:
-        episode = unaided_episode(table, Expert("D"), policy, "open_drawer", "pull it", start, rng, max_steps=7)
-    assert len(policy.seen) == 3
-    assert episode.rgb_static.shape == (7, 200, 200, 3)
+    episode = unaided_episode(table, policy, "turn_on_led", "lamp", started(table), max_steps=7)
+    assert (episode.steps, episode.looked.tolist(), table.drawn) == (7, [0, 3, 6], [3, 6])
     np.testing.assert_allclose(episode.rel_actions[:, 1], 0.1 * np.array([0, 1, 2, 0, 1, 2, 0]), rtol=1e-6)
     assert np.array_equal(episode.rel_actions, episode.executed)
     for index, observation in enumerate(policy.seen):
-        assert np.array_equal(observation.rgb_static, episode.rgb_static[HORIZON * index])
+        assert np.array_equal(observation.rgb_static, episode.rgb_static[index])
+        assert np.array_equal(observation.proprioception, episode.robot_obs[HORIZON * index].astype(np.float32))
 
 
 @pytest.mark.parametrize("shape", [(7,), (0, 7), (3, 6)])

@@ -12,7 +12,7 @@ import pytest
 
 from deer_policies.errors import ConfigError
 from deer_sim import instructions
-from deer_sim.collection import Disturbance, Episode, Recorder, collect_episode
+from deer_sim.collection import Disturbance, Episode, Recorder, begin_at, collect_episode
 from deer_sim.dataset import CalvinDataset
 from deer_sim.demonstrations import Plan, collect
 from deer_sim.expert import Expert
@@ -26,8 +26,9 @@ PLAN = Plan("D", TASKS, episodes=3, seed=5)
 def recorded(disturbance: Disturbance | None, seed: int = 0, task: str = "open_drawer") -> Episode:
     rng = np.random.default_rng(seed)
     with PlayTable("D", cameras=False) as environment:
-        start = sample_start(task, "D", rng)
-        return collect_episode(environment, Expert("D"), task, "open it", start, rng, disturbance)
+        expert = Expert("D")
+        first, _ = begin_at(environment, expert, sample_start(task, "D", rng), seed)
+        return collect_episode(environment, expert, task, "open it", first, rng, disturbance)
 
 
 def test_undisturbed_episode_executes_its_labels() -> None:

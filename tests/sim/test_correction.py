@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from deer_policies.interfaces import ActionChunk, ExitReport, PolicyInfo
+from deer_sim.collection import begin_at
 from deer_sim.correction import LARGEST_LEAD_M, POLICY_STEPS, correct_episode
 from deer_sim.expert import Expert
 from deer_sim.playtable.environment import PlayTable
@@ -27,9 +28,10 @@ class ConstantPolicy:
 
 def corrected(policy, seed=0):
     rng = np.random.default_rng(seed)
-    start = sample_start("turn_on_led", "D", rng)
+    expert = Expert("D")
     with PlayTable("D") as table:
-        return correct_episode(table, Expert("D"), policy, "turn_on_led", "press it", start, rng)
+        first, _ = begin_at(table, expert, sample_start("turn_on_led", "D", rng), seed)
+        return correct_episode(table, expert, policy, "turn_on_led", "press it", first, rng)
 
 
 def test_policy_acts_first_and_the_expert_finishes():

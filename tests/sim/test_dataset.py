@@ -39,6 +39,7 @@ def episode(images: bool = True) -> Episode:
         executed=labels,
         actions=actions,
         disturbed=np.array([False, True, False, False]),
+        looked=np.arange(STEPS) if images else np.arange(0),
     )
 
 

@@ -7,8 +7,8 @@ from deer_policies.errors import ConfigError, SimulatorError
 from deer_sim.playtable import kinematics
 from deer_sim.playtable.environment import PlayTable
 from deer_sim.playtable.robot import INITIAL_JOINTS
-from deer_sim.starts import after_a_fixture_task, possible_fixture_tasks, sample_robot, sample_start
-from deer_sim.tasks import FIXTURE_TASKS, TASKS, solved
+from deer_sim.starts import possible_fixture_tasks, sample_robot, sample_start
+from deer_sim.tasks import TASKS, solved
 
 
 @pytest.mark.parametrize("scene", "ABCD")
@@ -102,17 +102,3 @@ def test_fixture_that_stands_halfway_has_no_task():
     scene_obs[:2] = 0.28, 0.22
     assert possible_fixture_tasks(scene_obs, "D")["slider"] == "move_slider_right"
     assert possible_fixture_tasks(scene_obs, "D")["drawer"] == "close_drawer"
-
-
-@pytest.mark.parametrize("task", FIXTURE_TASKS)
-def test_task_before_is_possible_and_at_another_fixture(task):
-    rng = np.random.default_rng(4)
-    seen = set()
-    for _ in range(30):
-        start = sample_start(task, "D", rng)
-        (before,) = after_a_fixture_task(start, task, "D", rng).prefix
-        possible = possible_fixture_tasks(start.scene_obs, "D")
-        assert before in possible.values()
-        assert not any(fixture in task and fixture in before for fixture in possible)
-        seen.add(before)
-    assert len(seen) > 2

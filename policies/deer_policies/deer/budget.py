@@ -126,7 +126,8 @@ class CostModel:
         if vision.stem == "conv":
             stem = 2 * vision.stem_channels[0] * ((vision.image_size + 1) // 2) ** 2
         wide = vision.mlp_ratio * (3 if vision.activation == "quick_gelu" else 2)
-        seen = pixels + max(stem, patches * vision.dim * (6 + wide))
+        block = patches * vision.dim * (6 + wide) if vision.layers else 0
+        seen = pixels + max(stem, block)
         inner = resampler.heads * resampler.head_dim
         resampled = (patches + resampler.latents) * (2 * vision.dim + 2 * inner)
         cross = 2 * language.cross_attention_heads * language.cross_attention_head_dim

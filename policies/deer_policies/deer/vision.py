@@ -59,7 +59,7 @@ class VisionBlock(nn.Module):
 
 
 def waves(side: int, dim: int) -> torch.Tensor:
-    """Sines and cosines of column and row of a square grid, from half a wave to `side` / 4 waves: (side * side, dim).
+    """Sines and cosines of column and row of a square grid, from one wave to `side` / 2 waves: (side * side, dim).
 
     What a position embedding begins with: attention reads a place from it at once, and from random numbers it can't.
     """

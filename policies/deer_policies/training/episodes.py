@@ -144,6 +144,9 @@ class EpisodeStreams:
             self._of_task.setdefault(episode.task, []).append(index)
         if not self._episodes:
             raise ConfigError("there is no episode to train on; collect demonstrations first")
+        # Recordings of others don't tell the scene; what some of the episodes lack is left out for all.
+        self._values = min(episode.scene.shape[1] for episode in self._episodes)
+        self._landmarks = min(episode.landmarks.shape[2] for episode in self._episodes)
         self._window = window
         self._rng = rng
         self._carry_state = carry_state
@@ -190,8 +193,8 @@ class EpisodeStreams:
         proprioception = np.zeros((batch, window, 15), np.float32)
         labels = np.zeros((batch, window, *first.labels.shape[1:]), np.float32)
         weight = np.zeros(labels.shape[:3], np.float32)
-        scene = np.zeros((batch, window, *first.scene.shape[1:]), np.float32)
-        landmarks = np.zeros((batch, window, *first.landmarks.shape[1:]), np.float32)
+        scene = np.zeros((batch, window, self._values), np.float32)
+        landmarks = np.zeros((batch, window, first.images.shape[1], self._landmarks, 3), np.float32)
         starts = np.zeros(batch, bool)
         played = []
         for stream in range(batch):
@@ -203,8 +206,8 @@ class EpisodeStreams:
             proprioception[stream, :count] = episode.proprioception[part]
             labels[stream, :count] = episode.labels[part]
             weight[stream, :count] = episode.known[part]
-            scene[stream, :count] = episode.scene[part]
-            landmarks[stream, :count] = episode.landmarks[part]
+            scene[stream, :count] = episode.scene[part, : self._values]
+            landmarks[stream, :count] = episode.landmarks[part, :, : self._landmarks]
             starts[stream] = position == 0 or not self._carry_state
         instructions = drawn_wordings([episode.instructions for episode in played], self._rng)
         return Windows(images, proprioception, labels, weight, scene, landmarks, instructions, starts)

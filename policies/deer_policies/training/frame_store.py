@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 
 from deer_policies.errors import ConfigError
-from deer_policies.training.episodes import Episode
 
 BLOCK = 128
 """Frames that are written at once."""
@@ -77,22 +76,11 @@ class FrameStore:
                 os.fsync(file.fileno())
         self._marker(block).touch()
 
-    def episode(self, places: range, task: str, instruction: str) -> Episode:
-        """An episode of consecutive frames, whose images stay on the disk until they are looked at."""
+    def read(self, places: range) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Images, proprioception and labels of consecutive frames; the images stay on the disk until looked at."""
         images, values = self._arrays
         part = slice(places.start, places.stop)
-        robot, labels = values[part, :_PROPRIOCEPTION], values[part, _PROPRIOCEPTION:]
-        frames = len(robot)
-        return Episode(
-            images=images[part],
-            proprioception=robot,
-            labels=labels[:, None],
-            task=task,
-            instructions=(instruction,),
-            known=np.ones((frames, 1), bool),
-            scene=np.zeros((frames, 0), np.float32),
-            landmarks=np.zeros((frames, images.shape[1], 0, 3), np.float32),
-        )
+        return images[part], values[part, :_PROPRIOCEPTION], values[part, _PROPRIOCEPTION:]
 
     @cached_property
     def _arrays(self) -> tuple[np.ndarray, np.ndarray]:

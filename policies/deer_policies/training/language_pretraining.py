@@ -16,6 +16,7 @@ from torch import nn
 
 from deer_policies.deer.backbone import DeerModel
 from deer_policies.deer.tokenizer import Tokenizer
+from deer_policies.training.optimiser import one_cycle
 from deer_policies.training.recipe import PretrainingPhase
 from deer_policies.training.wording_draws import drawn_wordings
 
@@ -88,7 +89,7 @@ def pretrain_language(
     tasks = list(wordings)
     classifier = TaskClassifier(model, tokenizer, tasks)
     optimiser = torch.optim.AdamW(classifier.trained(), phase.learning_rate)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, phase.learning_rate, phase.steps, pct_start=0.1)
+    schedule = one_cycle(optimiser, phase)
     losses: list[float] = []
     for step in range(1, phase.steps + 1):
         drawn = [tasks[index] for index in rng.integers(len(tasks), size=phase.batch)]

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from deer_policies.deer.backbone import DeerModel
-from deer_policies.training.recipe import Optimisation, Phase
+from deer_policies.training.recipe import Optimisation, Phase, PretrainingPhase
 
 HEADS = "heads"
 DECAYED_IN_THE_RELEASE = ".cross_attention.feed_forward.norm.weight"
@@ -63,3 +63,9 @@ def set_rates(optimiser: torch.optim.Optimizer, phase: Phase, step: int) -> floa
     for group in optimiser.param_groups:
         group["lr"] = rate * group["scale"]
     return rate
+
+
+def one_cycle(optimiser: torch.optim.Optimizer, phase: PretrainingPhase) -> torch.optim.lr_scheduler.OneCycleLR:
+    """The rate of a pretraining phase: up to its peak within a tenth of the steps, then down to next to nothing."""
+    # With a tenth of ten steps to the digit, PyTorch divides by zero.
+    return torch.optim.lr_scheduler.OneCycleLR(optimiser, phase.learning_rate, phase.steps, pct_start=0.1 + 1e-6)

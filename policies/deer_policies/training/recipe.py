@@ -222,6 +222,11 @@ class Recipe:
         for part in ("language", "vision"):
             if self.weights is not None and getattr(self, part) is not None:
                 raise ConfigError(f"a recipe names both weights and a {part} phase; start from the one or the other")
+        if (self.vision is not None or self.optimisation.scene_weight) and any(self.optimisation.shift_px):
+            raise ConfigError(
+                "in shifted images things are elsewhere than the scene says; with a vision phase or a scene_weight set "
+                "shift_px to [0, 0]"
+            )
         if not self.scenes:
             raise ConfigError("a recipe needs scenes, at least one")
         if min(self.calibration_episodes_per_task, self.calibration_max_steps) < 1:

@@ -13,10 +13,11 @@ import torch
 from torch import nn
 
 from deer_policies.deer.backbone import DeerModel
-from deer_policies.training.augmentation import jitter_clips, shift_clips
+from deer_policies.training.augmentation import jitter_clips
 from deer_policies.training.drawing import torch_seed
 from deer_policies.training.episodes import Episode
 from deer_policies.training.objective import cpu_attention
+from deer_policies.training.optimiser import one_cycle
 from deer_policies.training.recipe import Optimisation, PretrainingPhase
 from deer_policies.training.scene_readout import SceneReadout
 
@@ -40,7 +41,7 @@ def pretrain_vision(
         readout: on the same device; trained as well.
         episodes: whose frames are drawn, all alike.
         phase: how long and how fast.
-        settings: for shifts and brightness, clipping, weight decay and precision.
+        settings: for brightness, clipping, weight decay and precision.
         seed: of the draws.
     """
     device = model.embedding.weight.device
@@ -49,14 +50,14 @@ def pretrain_vision(
     first_of = np.cumsum([0, *(len(episode.images) for episode in episodes)])
     trained = [parameter for part in (model.vision, model.resampler, readout) for parameter in part.parameters()]
     optimiser = torch.optim.AdamW(trained, phase.learning_rate, weight_decay=settings.weight_decay)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, phase.learning_rate, phase.steps, pct_start=0.1)
+    schedule = one_cycle(optimiser, phase)
     losses: list[float] = []
     for step in range(1, phase.steps + 1):
         drawn = rng.integers(first_of[-1], size=phase.batch)
         places = [(int(np.searchsorted(first_of, frame, "right")) - 1, frame) for frame in drawn]
         frames = [(episodes[index], int(frame - first_of[index])) for index, frame in places]
         images = torch.from_numpy(np.stack([episode.images[frame] for episode, frame in frames])[:, None])
-        images = jitter_clips(shift_clips(images, settings.shift_px, generator), settings.brightness, generator)[:, 0]
+        images = jitter_clips(images, settings.brightness, generator)[:, 0]
         scene, landmarks = (
             torch.from_numpy(np.stack([getattr(episode, name)[frame] for episode, frame in frames])).to(device)
             for name in ("scene", "landmarks")
