@@ -207,4 +207,5 @@ def _for_training(made: Recorded, scene: str, landmarks: Landmarks, wordings: tu
         known=known,
         scene=scene_values(scene, scene_obs),
         landmarks=landmarks(robot_obs, scene_obs),
+        focus=landmarks.focus(made.task, robot_obs, scene_obs),
     )

@@ -27,7 +27,7 @@ from deer_policies.training.recipe import Recipe
 from deer_policies.training.trainer import Trainer
 from deer_ros.cli.calibration_run import CalibrationPlan, calibrate_in_simulation
 from deer_ros.cli.round_episodes import RoundEpisodes
-from deer_ros.cli.training_start import make_readout, pretrained, starting_model
+from deer_ros.cli.training_start import make_readouts, pretrained, starting_model
 from deer_sim import instructions
 from deer_sim.tasks import TASKS
 
@@ -126,13 +126,13 @@ class TrainingRun:
         robot = encoded_proprioception(torch.from_numpy(np.concatenate([part.proprioception for part in episodes])))
         config = self._config.with_proprioception_statistics(robot.mean(0), robot.std(0).clamp(min=SMALLEST_STD))
         held_out = [] if recipe.validation is None else self._data.held_out(recipe.validation.episodes_per_task)
-        readout = make_readout(recipe, config, episodes)
+        readouts = make_readouts(recipe, config, episodes)
         model = starting_model(recipe, config, None if self._start is None else self._start.model)
         self._start = None
         if self._processes.first:
             # The trainer gives the weights of the first process to all.
             device = self._processes.device
-            model = pretrained(model, self._tokenizer, recipe, self._folder, readout, episodes, device)
+            model = pretrained(model, self._tokenizer, recipe, self._folder, readouts, episodes, device)
         return Trainer(
             model,
             self._tokenizer,
@@ -142,7 +142,7 @@ class TrainingRun:
             self._processes,
             recipe.validation,
             held_out,
-            readout,
+            readouts,
             self._save_every_s,
         )
 

@@ -16,7 +16,9 @@ from deer_policies.deer.config import DeerConfig
 from deer_policies.deer.tokenizer import Tokenizer
 from deer_policies.errors import ConfigError
 from deer_policies.training.episodes import Episode
+from deer_policies.training.focus_readout import FocusReadout
 from deer_policies.training.language_pretraining import pretrain_language
+from deer_policies.training.readouts import Readouts
 from deer_policies.training.recipe import Recipe
 from deer_policies.training.scene_readout import SceneReadout
 from deer_policies.training.vision_pretraining import pretrain_vision
@@ -26,21 +28,29 @@ from deer_sim.tasks import TASKS
 logger = logging.getLogger(__name__)
 
 
-def make_readout(recipe: Recipe, config: DeerConfig, episodes: Sequence[Episode]) -> SceneReadout | None:
-    """With random weights, for recipes that have the scene read.
+def make_readouts(recipe: Recipe, config: DeerConfig, episodes: Sequence[Episode]) -> Readouts:
+    """With random weights: those that the recipe asks for.
 
     Raises:
-        ConfigError: if the episodes don't tell the scene.
+        ConfigError: if the episodes don't tell what is to be read.
     """
-    if recipe.vision is None and recipe.optimisation.scene_weight == 0.0:
-        return None
-    scene = torch.from_numpy(np.concatenate([part.scene for part in episodes]))
-    if scene.shape[1] == 0:
-        raise ConfigError(
-            "the recipe has a vision phase or a scene_weight, and its data don't tell the scene; take both out"
-        )
+    settings = recipe.optimisation
     torch.manual_seed(recipe.seed)
-    return SceneReadout(config, scene, episodes[0].landmarks.shape[2])
+    scene = focus = None
+    if recipe.vision is not None or settings.scene_weight > 0.0:
+        scene = SceneReadout(config, _told("scene", episodes), episodes[0].landmarks.shape[2])
+    if settings.focus_weight > 0.0:
+        focus = FocusReadout(config, _told("focus", episodes))
+    return Readouts(scene, focus)
+
+
+def _told(name: str, episodes: Sequence[Episode]) -> torch.Tensor:
+    values = torch.from_numpy(np.concatenate([getattr(part, name) for part in episodes]))
+    if values.shape[1] == 0:
+        raise ConfigError(
+            f"the recipe has the {name} read, and its data don't tell it; take out vision, scene_weight, focus_weight"
+        )
+    return values
 
 
 def starting_model(recipe: Recipe, config: DeerConfig, start: DeerModel | None) -> DeerModel:
@@ -61,7 +71,7 @@ def pretrained(
     tokenizer: Tokenizer,
     recipe: Recipe,
     folder: Path,
-    readout: SceneReadout | None,
+    readouts: Readouts,
     episodes: Sequence[Episode],
     device: torch.device,
 ) -> DeerModel:
@@ -72,14 +82,14 @@ def pretrained(
         tokenizer: of the model.
         recipe: names the phases.
         folder: of the run.
-        readout: trained with the vision.
+        readouts: that of the scene is trained with the vision.
         episodes: of the first round.
         device: where vision is trained.
     """
     model = _with_language(model, tokenizer, recipe, folder / "language.safetensors")
     if recipe.vision is not None:
-        assert readout is not None, "a recipe with a vision phase has a readout"
-        _train_vision(model.to(device), readout.to(device), recipe, folder / "vision.pt", episodes)
+        assert readouts.scene is not None, "a recipe with a vision phase has it read"
+        _train_vision(model.to(device), readouts.scene.to(device), recipe, folder / "vision.pt", episodes)
     return model
 
 

@@ -90,6 +90,8 @@ class Optimisation:
         gripper_weight: factor of the gripper's cross-entropy against the pose's Huber loss.
         scene_weight: factor of the loss that has the scene read from the visual latents, see `scene_readout`; 0 does
             without.
+        focus_weight: factor of the loss that has the thing that the instruction is about read from the features of
+            every exit, see `scene_readout`; 0 does without.
         auxiliary_weight: factor of each exit's own head; 0 trains without auxiliary heads.
         samplings: random-exit samplings for the shared head: 'uniform', 'segments' or both.
         weight_decay, clip_norm: of AdamW and of the gradient.
@@ -108,6 +110,7 @@ class Optimisation:
     window: int = 16
     gripper_weight: float = 0.01
     scene_weight: float = 0.0
+    focus_weight: float = 0.0
     auxiliary_weight: float = 1.0
     samplings: tuple[str, ...] = ("uniform", "segments")
     weight_decay: float = 0.01
