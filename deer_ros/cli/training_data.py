@@ -196,7 +196,10 @@ def _for_training(made: Recorded, scene: str, landmarks: Landmarks, wordings: tu
     assert made.rgb_static is not None, "the environment has cameras"
     assert made.rgb_gripper is not None
     views = zip(made.rgb_static, made.rgb_gripper, strict=True)
-    labels, known = chunks(made.rel_actions, made.executed, made.looked, config.head.horizon)
+    if made.planned is None:
+        labels, known = chunks(made.rel_actions, made.executed, made.looked, config.head.horizon)
+    else:
+        labels, known = made.planned, np.ones(made.planned.shape[:2], bool)
     robot_obs, scene_obs = made.robot_obs[made.looked], made.scene_obs[made.looked]
     return Episode(
         images=torch.stack([stack_views(static, gripper, config.preprocess) for static, gripper in views]).numpy(),

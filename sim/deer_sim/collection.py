@@ -105,6 +105,8 @@ class Episode:
         actions: (steps, 7) float64, absolute: tcp pose after the executed action, and its gripper command.
         disturbed: (steps,) bool, where someone else than the expert chose the action; jitter alone does not count.
         looked: (looks,) int, the steps that have pictures.
+        planned: (looks, horizon, 7) float32, what the expert would do at these steps and the next ones if it was left
+            alone; None where nobody has tried that.
     """
 
     task: str
@@ -119,6 +121,7 @@ class Episode:
     actions: np.ndarray
     disturbed: np.ndarray
     looked: np.ndarray
+    planned: np.ndarray | None = None
 
     @property
     def steps(self) -> int:
@@ -136,9 +139,26 @@ class Recorder:
         self._labels: list[np.ndarray] = []
         self._executed: list[np.ndarray] = []
         self._disturbed: list[bool] = []
+        self._planned: list[np.ndarray] = []
 
-    def add(self, step: TimeStep, label: np.ndarray, executed: np.ndarray, disturbed: bool | None = None) -> None:
-        """Records what was seen, what the expert would do, and what was done; `disturbed` None: if they differ."""
+    def add(
+        self,
+        step: TimeStep,
+        label: np.ndarray,
+        executed: np.ndarray,
+        disturbed: bool | None = None,
+        planned: np.ndarray | None = None,
+    ) -> None:
+        """Records a control step.
+
+        Args:
+            step: what was seen.
+            label, executed: what the expert would do, and what was done, (7,) each.
+            disturbed: see `Episode`; None if the two differ.
+            planned: for a step with pictures: see `Episode`.
+        """
+        if planned is not None:
+            self._planned.append(planned)
         self._frames.append(step)
         self._labels.append(np.array(label, np.float32))
         self._executed.append(np.array(executed, np.float32))
@@ -173,6 +193,7 @@ class Recorder:
             actions=np.concatenate([reached, np.where(executed[:, 6:] > 0.0, 1.0, -1.0)], axis=1),
             disturbed=np.array(self._disturbed),
             looked=np.array(looked, np.int64),
+            planned=np.stack(self._planned) if self._planned else None,
         )
 
 

@@ -8,8 +8,10 @@ import numpy as np
 
 from deer_policies.interfaces import Policy
 from deer_sim.collection import Episode, Recorder
-from deer_sim.environment import Environment, TimeStep
+from deer_sim.engine.environment import TableEnvironment
+from deer_sim.environment import TimeStep
 from deer_sim.expert import Expert
+from deer_sim.foresight import foreseen
 from deer_sim.tasks import solved
 
 POLICY_STEPS = 120
@@ -24,7 +26,7 @@ EARLY_TAKEOVER = 0.25
 
 
 def correct_episode(
-    environment: Environment,
+    environment: TableEnvironment,
     expert: Expert,
     policy: Policy,
     task: str,
@@ -47,12 +49,13 @@ def correct_episode(
     chunk: deque[np.ndarray] = deque()
     for step in range(policy_steps + EXPERT_STEPS):
         label = executed = expert.action(now)
-        if step % horizon == 0 and step < policy_steps:
+        planned = foreseen(environment, expert, now, horizon) if step % horizon == 0 else None
+        if planned is not None and step < policy_steps:
             given, state, _ = policy.step(now.observation(instruction), state)
             chunk.extend(given.actions)
         if chunk:
             executed = chunk.popleft()
-        recorder.add(now, label, executed)
+        recorder.add(now, label, executed, planned=planned)
         now = environment.step(executed, look=(step + 1) % horizon == 0)
         expert.executed(executed)
         success = bool(solved(first.state, now.state, (task,)))

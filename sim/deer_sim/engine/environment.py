@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
@@ -168,6 +170,22 @@ class TableEnvironment:
             rgb_static, rgb_gripper = self.pictures()
             self._now = replace(self._now, rgb_static=rgb_static, rgb_gripper=rgb_gripper)
         return self._now
+
+    @contextmanager
+    def trial(self) -> Iterator[None]:
+        """What is done within the block is undone at its end: the episode goes on as if it had not been."""
+        client, robot, fixtures = self._client, vars(self._robot), vars(self._fixtures)
+        saved, robot_before, fixtures_before = client.saveState(), dict(robot), dict(fixtures)
+        steps, now = self._steps, self._now
+        try:
+            yield
+        finally:
+            client.restoreState(saved)
+            client.removeState(saved)
+            robot.update(robot_before)
+            fixtures.update(fixtures_before)
+            self._fixtures.show_lights()
+            self._steps, self._now = steps, now
 
     def pictures(self) -> tuple[np.ndarray, np.ndarray]:
         """What the static and the gripper camera see now, each (rows, columns, 3) uint8; also without `cameras`."""

@@ -92,6 +92,11 @@ class Fixtures:
         led = self._settings.led_colour if self.led else _OFF
         return {(self.body, self._bulb_link): bulb, (self.body, self._led_link): led}
 
+    def show_lights(self) -> None:
+        """Gives both lights the colours of their states."""
+        for link in (self._bulb_link, self._led_link):
+            self._colour(link)
+
     def _set_bulb(self, lit: bool) -> None:
         self.lightbulb = lit
         self._colour(self._bulb_link)
