@@ -174,7 +174,7 @@ def test_the_papers_recipe_trains_what_the_paper_trains(tiny, tmp_path):
     }
     settings = replace(recipe.optimisation, batch=2, window=5, shift_px=(2, 1))
     trainer = tiny.trainer(tmp_path, settings, changed(changed(openflamingo_3b(), recipe.policy), tiny_sizes))
-    streams = EpisodeStreams([tiny.episode(10)], 2, 5, np.random.default_rng(0), settings.carry_state)
+    streams = EpisodeStreams([tiny.episode(10, horizon=1)], 2, 5, np.random.default_rng(0), settings.carry_state)
     before = copied(trainer.model)
     trainer.run(replace(recipe.rounds[0].phase, steps=3, warmup_steps=1), streams, "joint")
     joint = copied(trainer.model)

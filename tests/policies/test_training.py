@@ -20,6 +20,7 @@ from deer_policies.training.language_pretraining import pretrain_language
 from deer_policies.training.losses import action_loss
 from deer_policies.training.objective import head_losses, total_loss
 from deer_policies.training.recipe import Optimisation, PretrainingPhase, load_recipe
+from deer_policies.training.scene_readout import SceneReadout
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
 
@@ -128,6 +129,19 @@ def test_labels_that_are_not_known_take_no_part_in_any_head(tiny, model):
     assert len(found[0]) == 4
     assert found[0] == found[1]
     assert all(found[2][name] != found[1][name] for name in found[1])
+
+
+def test_steps_behind_an_episodes_end_are_not_read(tiny, model):
+    """The scene's loss of a window that an episode does not fill is that of the steps that there are."""
+    episode, settings = tiny.episode(3), tiny.settings(precision="float32")
+    readout = SceneReadout(model.config, torch.from_numpy(episode.scene), episode.landmarks.shape[2])
+    losses = []
+    for window in (3, 5):
+        streams = EpisodeStreams([episode], 2, window, np.random.default_rng(0))
+        batch = BatchDrawer(tiny.tokenizer(model.config), settings, len(model.exit_layers), (1,)).draw(streams.next())
+        with torch.no_grad():
+            losses.append(head_losses(model, batch, {}, settings, readout)[0]["scene"].item())
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
 
 
 def test_half_precision_is_used_where_the_recipe_says(tiny, model):

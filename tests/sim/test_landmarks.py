@@ -98,15 +98,14 @@ def difference(first: np.ndarray, spot: np.ndarray, second: np.ndarray, other: n
 
 def test_what_is_behind_the_camera_or_beside_the_picture_is_not_in_it():
     with PlayTable("D") as table:
-        now = table.reset(0, robot_at(np.array([0.2, -0.15, 0.65])), scene_at("D"))
-        robot, scene = now.robot_obs[None].copy(), now.scene_obs[None]
-        landmarks = Landmarks(table)
-        downwards = landmarks(robot, scene)[0, 1]
-        # The drawer's handle is right behind the camera then.
-        robot[0, 3] += np.pi
-        upwards = landmarks(robot, scene)[0, 1]
-    inside = downwards[:, 2] == 1.0
-    assert inside.any()
-    assert not inside.all()
-    assert not downwards[~inside].any()
-    assert not upwards.any()
+        landmarks, layout = Landmarks(table), scene_at("D")
+        # The button is to the left of the first picture, the door's handle above the second.
+        for place, beside in (((0.2, -0.15, 0.65), "button"), ((0.0, -0.2, 0.6), "door handle")):
+            now = table.reset(0, robot_at(np.array(place)), layout)
+            seen = landmarks(now.robot_obs[None], now.scene_obs[None])[0, 1]
+            assert seen[:, 2].any()
+            assert not seen[LANDMARKS.index(beside)].any()
+        now = table.reset(0, robot_at(np.array([0.2, -0.15, 0.65])), layout)
+        # Turned over, it has the drawer's handle right behind it.
+        turned = now.robot_obs[None] + np.array([0.0, 0.0, 0.0, np.pi, *[0.0] * 11])
+        assert not landmarks(turned, now.scene_obs[None])[0, 1].any()
