@@ -17,7 +17,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from expert_observations import record
 
 from deer_policies.deer.checkpoint import load_policy
 from deer_policies.deer.exits import ThresholdRule
@@ -25,6 +24,7 @@ from deer_policies.deer.policy import DeerPolicy
 from deer_policies.deer.precision import PRECISIONS, held_bytes
 from deer_policies.interfaces import Action, ExitReport, Observation
 from deer_sim.tasks import FIXTURE_TASKS
+from expert_observations import record
 
 
 @dataclass(frozen=True)

@@ -13,13 +13,13 @@ import argparse
 
 import numpy as np
 import torch
-from expert_observations import record
 
 from deer_policies.deer.checkpoint import load_policy
 from deer_policies.deer.policy import DeerPolicy
 from deer_policies.deer.view_reuse import ViewReuse
 from deer_policies.interfaces import ExitReport, Observation
 from deer_sim.tasks import FIXTURE_TASKS
+from expert_observations import record
 
 
 def followed(policy: DeerPolicy, episodes: list[list[Observation]]) -> tuple[np.ndarray, list[ExitReport]]:

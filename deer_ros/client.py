@@ -15,7 +15,16 @@ from deer_policies.errors import BudgetError, SimulatorError
 from deer_policies.interfaces import Budget
 from deer_ros import graph
 from deer_ros.errors import StackError
-from deer_ros.reports import FollowResult, Frame, Outcome, SafetyReport, SimulatorInfo, StepFeedback, StepReport
+from deer_ros.reports import (
+    FollowResult,
+    Frame,
+    Outcome,
+    SafetyReport,
+    SimulatorInfo,
+    StepAction,
+    StepFeedback,
+    StepReport,
+)
 
 POLL_S = 0.1
 """How often a waiting call looks whether the stack is still alive."""
@@ -44,7 +53,7 @@ class GoalHandle:
         return len(response.goals_canceling) > 0
 
     def result(self, timeout_s: float | None = None) -> FollowResult:
-        """Waits for the end, calling `on_feedback` for each step in this thread.
+        """Waits for the end, calling `on_feedback` in this thread each time the policy was asked.
 
         Raises:
             StackError: if the policy node is gone or the time is up.
@@ -74,9 +83,9 @@ class GoalHandle:
 class StackClient:
     """Talks to the nodes over ROS 2 from any process on the same domain; a context manager.
 
-    Its own thread spins the ROS side. Callbacks given to `on_frame`, `on_exit_report` and `on_safety_state` run in that
-    thread: they must be quick and must not call the client. `on_feedback` runs in the thread that waits for the result
-    and may call anything.
+    Its own thread spins the ROS side. Callbacks given to `on_frame`, `on_action`, `on_exit_report` and
+    `on_safety_state` run in that thread: they must be quick and must not call the client. `on_feedback` runs in the
+    thread that waits for the result and may call anything.
 
     Args:
         domain_id: ROS domain; None takes ROS_DOMAIN_ID.
@@ -267,8 +276,22 @@ class StackClient:
         self.node.create_subscription(Image, graph.STATIC_IMAGE, lambda message: receive("static", message), quality)
         self.node.create_subscription(Image, graph.GRIPPER_IMAGE, lambda message: receive("gripper", message), quality)
 
+    def on_action(self, callback: Callable[[StepAction], None]) -> None:
+        """Calls back for each frame that is answered with an action, again if it is answered again."""
+        from deer_msgs.msg import PolicyAction
+
+        from deer_ros.conversions import stamp_to_s
+
+        def receive(message: Any) -> None:
+            stamp_s = stamp_to_s(message.header.stamp)
+            # Standstill at the end of a goal answers no frame and has no stamp.
+            if stamp_s > 0.0:
+                callback(StepAction(stamp_s, message.step, message.chunk_index))
+
+        self.node.create_subscription(PolicyAction, graph.POLICY_ACTION, receive, 50)
+
     def on_exit_report(self, callback: Callable[[StepReport], None]) -> None:
-        """Calls back after each control step of the policy."""
+        """Calls back each time the policy was asked, which is once a chunk of actions."""
         from deer_msgs.msg import ExitReport as ExitReportMessage
 
         from deer_ros.conversions import exit_report_from_message, stamp_to_s

@@ -31,7 +31,10 @@ class FollowResult:
 
 @dataclass(frozen=True)
 class StepFeedback:
-    """What the policy tells after each control step; see `deer_policies.interfaces.ExitReport` for the units."""
+    """What the policy tells each time it was asked, which is once a chunk of actions; `step` counts control steps.
+
+    Units are those of `deer_policies.interfaces.ExitReport`.
+    """
 
     step: int
     exit_index: int
@@ -43,8 +46,19 @@ class StepFeedback:
 
 
 @dataclass(frozen=True)
+class StepAction:
+    """That a control step was taken: the stamp of the frame that it answers, its number since the goal began, and the
+    place of its action in the chunk; 0 where the policy was asked."""
+
+    stamp_s: float
+    step: int
+    chunk_index: int
+
+
+@dataclass(frozen=True)
 class StepReport:
-    """An exit report as published: the stamp of the frame that the step answered, and the budget in force (0: none)."""
+    """An exit report as published: the stamp and the number of the control step at which the policy was asked, and the
+    budget in force (0: none)."""
 
     stamp_s: float
     step: int

@@ -119,6 +119,7 @@ class CalvinEpisodes:
             known=known,
             scene=np.zeros((looks, 0), np.float32),
             landmarks=np.zeros((looks, _VIEWS, 0, 3), np.float32),
+            focus=np.zeros((looks, 0), np.float32),
         )
 
 

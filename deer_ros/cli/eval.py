@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 import functools
 import importlib
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -76,6 +75,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workers", type=int, default=2, help="simulator processes; scores don't depend on it")
     parser.add_argument("--ray", metavar="ADDRESS", help="run on a Ray cluster, with --workers processes on each node")
     parser.add_argument("--films", type=int, default=2, help="how many sequences (or starts) to film, the first ones")
+    parser.add_argument(
+        "--keep-steps",
+        action="store_true",
+        help="keep each step's exit, action and touch, and the expert's action",
+    )
+    parser.add_argument(
+        "--chains",
+        nargs="+",
+        metavar="KEY",
+        help="only these of the sequences or starts, by their keys in results.jsonl",
+    )
     parser.add_argument("--out", type=Path, required=True, help="folder for results (resumed from), report and films")
 
 
@@ -183,6 +193,7 @@ def policy_factory(arguments: argparse.Namespace) -> Callable[[], Policy] | None
 def run(arguments: argparse.Namespace) -> int:
     """Runs what is missing with a running score, and writes the report."""
     from deer_policies.errors import ConfigError
+    from deer_ros.cli.evaluation_progress import Progress
     from deer_ros.cli.evaluation_report import Provenance, print_report, write_report
     from deer_sim.evaluation import evaluate
     from deer_sim.fleet import Setup
@@ -190,7 +201,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     if arguments.workers < 1 or arguments.max_steps < 1:
         raise ConfigError("--workers and --max-steps must be at least 1")
-    plan = planned(arguments)
+    plan = chosen(planned(arguments), arguments.chains)
     factory = policy_factory(arguments)
     policy = None if factory is None else factory()
     setup = Setup(
@@ -199,6 +210,7 @@ def run(arguments: argparse.Namespace) -> int:
         expert=policy is None,
         max_steps=arguments.max_steps,
         films=frozenset(chain.key for chain in plan[: arguments.films]),
+        keep_steps=arguments.keep_steps,
         folder=arguments.out,
         budget_gmac=None if policy is None else policy.budget.average_llm_gmac,
         backend=arguments.backend,
@@ -238,6 +250,15 @@ def planned(arguments: argparse.Namespace) -> list[Chain]:
     return sequence_chains(task_sequences(arguments.sequences, arguments.seed), arguments.seed, scene, wording)
 
 
+def chosen(plan: Sequence[Chain], keys: Sequence[str] | None) -> list[Chain]:
+    """The chains of these keys, or all. Raises ConfigError if there is no such chain."""
+    from deer_policies.errors import ConfigError, listed
+
+    if unknown := sorted(set(keys or ()) - {chain.key for chain in plan}):
+        raise ConfigError(f"--chains: there are no {listed(unknown)} among what is run, such as {plan[0].key}")
+    return [chain for chain in plan if keys is None or chain.key in keys]
+
+
 def official_annotations(calvin_data: Path | None) -> Path:
     """CALVIN's validation sentences beside its scene data.
 
@@ -268,37 +289,3 @@ def runner(
     from deer_sim.ray_cluster import on_ray
 
     return on_ray(arguments.ray, setup, factory, arguments.workers)
-
-
-class Progress:
-    """Prints a line for each result: how many are done, the score so far, and the time left."""
-
-    def __init__(self, total: int, resumed: int) -> None:
-        """Args:
-        total: results in all.
-        resumed: of an earlier run; they come first and at once, and tell nothing about the time.
-        """
-        self._total = total
-        self._resumed = resumed
-        self._done = self._solved = 0
-        self._started = time.monotonic()
-
-    def show(self, result: ChainResult) -> None:
-        """Takes in one more result."""
-        self._done += 1
-        self._solved += result.solved
-        new = self._done - self._resumed
-        left_s = (time.monotonic() - self._started) / max(new, 1) * (self._total - self._done)
-        print(
-            f"{self._done}/{self._total}  average {self._solved / self._done:.3f} of {result.planned}  "
-            f"{format_duration(left_s) if new > 0 else '?'} left  {result.key}: {result.solved}",
-            flush=True,
-        )
-
-
-def format_duration(seconds: float) -> str:
-    """Such as 45 s, 12 min, 3 h 20 min."""
-    minutes = round(seconds / 60)
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"

@@ -6,8 +6,6 @@ import argparse
 import hashlib
 import json
 import platform
-import shlex
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -66,7 +64,7 @@ class Provenance:
             "commit": commit(),
             "versions": versions(),
             "machine": f"{platform.machine()}, {platform.platform()}",
-            "command": shlex.join(["deer", *sys.argv[1:]]),
+            "command": arguments.command_line,
             "finished": datetime.now().astimezone().isoformat(timespec="seconds"),
         }
         return cls(settings, surroundings)
@@ -102,8 +100,8 @@ def notes(plan: Sequence[Chain], provenance: Provenance) -> list[str]:
     found = []
     if horizon > 1:
         found.append(
-            f"The policy answers with {horizon} actions at a time and is asked again once they are executed. Compute and "
-            "exits are per policy step, which is a control step at which it is asked; steps are control steps."
+            f"The policy answers with {horizon} actions at a time and is asked again once they are executed. Compute "
+            "and exits are per policy step, a control step at which it is asked; all other steps are control steps."
         )
     if settings["environment"].startswith("playtable"):
         found.append(
@@ -116,8 +114,9 @@ def notes(plan: Sequence[Chain], provenance: Provenance) -> list[str]:
             "scores from different renderers can't be compared."
         )
     if settings["mode"] == "sequences":
+        among_all = {int(chain.key.rsplit("/")[-1]): chain for chain in plan}
         numbers = [
-            number for number, chain in enumerate(plan) if defies_door([subtask.task for subtask in chain.subtasks])
+            number for number, chain in among_all.items() if defies_door([subtask.task for subtask in chain.subtasks])
         ]
         among = (
             f"among those here numbers {', '.join(map(str, numbers))}"
@@ -136,11 +135,12 @@ def notes(plan: Sequence[Chain], provenance: Provenance) -> list[str]:
         )
         if settings["seed"] != OFFICIAL_SEED or len(plan) != SEQUENCES:
             which = (
-                "the first of the official"
+                "of the official"
                 if settings["seed"] == OFFICIAL_SEED
-                else f"sequences of seed {settings['seed']} by the official rules, not the official"
+                else f"of seed {settings['seed']} by the official rules, not of the official"
             )
-            found.append(f"{len(plan)} sequences: {which} {SEQUENCES}.")
+            first = list(among_all) == list(range(len(plan)))
+            found.append(f"{len(plan)} sequences, {'the first' if first else 'chosen ones'} {which} {SEQUENCES}.")
     if settings["max_steps"] != 360:
         found.append(f"Subtasks were given {settings['max_steps']} steps; CALVIN gives 360.")
     return found
@@ -160,8 +160,8 @@ def print_report(report: dict[str, Any]) -> None:
         print(f"average length {report['average_length']:.3f} [{low:.3f}, {high:.3f}] of {len(report['per_position'])}")
     if report["llm_share"] is not None:
         print(
-            f"language model: {report['mean_llm_gmac']:.4f} GMAC a policy step, {report['llm_share']:.1%} of all layers "
-            f"({report['mean_exit_layers']:.2f} layers on average); whole policy: "
+            f"language model: {report['mean_llm_gmac']:.4f} GMAC a policy step, {report['llm_share']:.1%} of all "
+            f"layers ({report['mean_exit_layers']:.2f} layers on average); whole policy: "
             f"{report['mean_total_gmac']:.4f} GMAC, {report['total_share']:.1%}; "
             f"asked at {report['asked_share']:.1%} of the control steps"
         )

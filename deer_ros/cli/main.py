@@ -6,6 +6,7 @@ import argparse
 import importlib
 import keyword
 import logging
+import shlex
 import sys
 from collections.abc import Sequence
 
@@ -13,7 +14,7 @@ from deer_policies.errors import DeerError
 
 COMMANDS = (
     *("demo", "up", "doctor", "collect", "dataset", "import", "train", "calibrate", "tune"),
-    *("eval", "compare", "replay", "crosscheck", "parity", "cost", "measure"),
+    *("eval", "compare", "bundle", "replay", "crosscheck", "parity", "cost", "measure"),
 )
 """Subcommands in the order of `deer --help`; each is the module `deer_ros.cli.<name>` with HELP, configure and run.
 
@@ -45,9 +46,16 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def parsed(argv: Sequence[str]) -> argparse.Namespace:
+    """A subcommand's arguments; `run` is what runs it, and `command_line` what a user would type for the same."""
+    arguments = build_parser().parse_args(argv)
+    arguments.command_line = shlex.join(["deer", *argv])
+    return arguments
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one subcommand. Returns its exit status; 2 for a user error, 130 after Ctrl-C."""
-    arguments = build_parser().parse_args(argv)
+    arguments = parsed(sys.argv[1:] if argv is None else argv)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     try:
         return int(arguments.run(arguments))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import as_completed
@@ -84,6 +85,7 @@ def make_episodes(
     workers: int,
     instructions: str,
     unaided: Unaided | None = None,
+    stop: threading.Event | None = None,
 ) -> None:
     """Writes the episodes that are not there yet.
 
@@ -94,6 +96,7 @@ def make_episodes(
         workers: processes.
         instructions: 'training' or 'validation' wordings.
         unaided: how the policy acts by itself; None draws an exit at every step, and the expert corrects.
+        stop: once it is set, episodes that have not begun are left out.
     """
     missing = [plan for plan in plans if not plan.path.exists()]
     if not missing:
@@ -105,6 +108,8 @@ def make_episodes(
         solved = 0
         for count, future in enumerate(as_completed(futures), 1):
             solved += future.result()
+            if stop is not None and stop.is_set():
+                return
             now = time.monotonic()
             if now - reported > 10.0 or count == len(missing):
                 reported = now
@@ -202,4 +207,5 @@ def _for_training(made: Recorded, scene: str, landmarks: Landmarks, wordings: tu
         known=known,
         scene=scene_values(scene, scene_obs),
         landmarks=landmarks(robot_obs, scene_obs),
+        focus=landmarks.focus(made.task, robot_obs, scene_obs),
     )

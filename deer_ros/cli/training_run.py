@@ -14,32 +14,26 @@ import numpy as np
 import torch
 
 from deer_policies.deer.action_head import encoded_proprioception
-from deer_policies.deer.backbone import DeerModel
 from deer_policies.deer.checkpoint import Checkpoint, load, save
-from deer_policies.deer.config import DeerConfig, changed
+from deer_policies.deer.config import changed
 from deer_policies.deer.presets import preset
 from deer_policies.deer.tokenizer import Tokenizer
 from deer_policies.errors import ConfigError
 from deer_policies.interfaces import Budget
-from deer_policies.training.episodes import Episode, EpisodeStreams, load_episode
-from deer_policies.training.language_pretraining import pretrain_language
+from deer_policies.training.episodes import Episode, EpisodeStreams
 from deer_policies.training.parallel import Processes
 from deer_policies.training.read_ahead import ReadAhead
-from deer_policies.training.recipe import Recipe, Round
-from deer_policies.training.scene_readout import SceneReadout
+from deer_policies.training.recipe import Recipe
 from deer_policies.training.trainer import Trainer
-from deer_policies.training.vision_pretraining import pretrain_vision
 from deer_ros.cli.calibration_run import CalibrationPlan, calibrate_in_simulation
-from deer_ros.cli.calvin_data import CalvinEpisodes, calvin_split
-from deer_ros.cli.training_data import make_episodes, plan_round
+from deer_ros.cli.round_episodes import RoundEpisodes
+from deer_ros.cli.training_start import make_readouts, pretrained, starting_model
 from deer_sim import instructions
 from deer_sim.tasks import TASKS
 
 logger = logging.getLogger(__name__)
 
 CALIBRATION_SEED = 900
-VALIDATION = "validation"
-VALIDATION_SEED = 800
 SMALLEST_STD = 5e-3
 
 
@@ -57,20 +51,27 @@ class TrainingRun:
         self._save_every_s = save_every_s
         self._config = changed(preset(recipe.preset), recipe.policy)
         self._claim_folder()
+        self._data = RoundEpisodes(recipe, self._config, folder, workers, processes)
         self._start = None if recipe.weights is None else load(recipe.weights)
         self._tokenizer = self._kept_tokenizer() if self._start is None else self._start.tokenizer
 
     def _claim_folder(self) -> None:
-        """Keeps the recipe with what is made by it: another's episodes and phases would be taken for its own."""
+        """Keeps the recipe with what is made by it: another's episodes and phases would be taken for its own.
+
+        Further rounds behind those that there were go on from them.
+        """
         path, ours = self._folder / "recipe.json", json.loads(json.dumps(self._recipe.to_dict()))
-        if self._processes.first and not path.exists():
-            _write(path, json.dumps(ours, indent=2))
         self._processes.wait()
-        theirs = json.loads(path.read_text())
-        if different := sorted(name for name in ours if ours[name] != theirs.get(name)):
-            raise ConfigError(
-                f"{self._folder} holds a run with other {', '.join(different)}; choose another --work or delete it"
-            )
+        if path.exists():
+            theirs = json.loads(path.read_text())
+            known = {**ours, "rounds": ours["rounds"][: len(theirs["rounds"])]}
+            if different := sorted(name for name in ours if known[name] != theirs.get(name)):
+                raise ConfigError(
+                    f"{self._folder} holds a run with other {', '.join(different)}; choose another --work or delete it"
+                )
+        self._processes.wait()
+        if self._processes.first:
+            _write(path, json.dumps(ours, indent=2))
 
     def _kept_tokenizer(self) -> Tokenizer:
         """Trained once for a run: new wordings must not give the old words other ids."""
@@ -78,12 +79,16 @@ class TrainingRun:
         if self._processes.first and not path.exists():
             language = self._config.language
             corpus = [text for task in TASKS for text in instructions.training(task)]
-            if self._recipe.data is not None:
-                corpus += self._recorded("training").sentences
+            corpus += self._data.sentences()
             tokenizer = Tokenizer.train(corpus, language.vocabulary, language.max_tokens, self._config.lowercase)
             _write(path, tokenizer.to_json())
         self._processes.wait()
         return Tokenizer.from_json(path.read_text())
+
+    @property
+    def _heads(self) -> str:
+        """Name of the last phase; it runs again when the recipe has got further rounds."""
+        return f"heads-{len(self._recipe.rounds)}"
 
     def run(self, out: Path) -> None:
         """Makes the checkpoint `out`."""
@@ -91,12 +96,13 @@ class TrainingRun:
         episodes: list[Episode] = []
         trainer: Trainer | None = None
         for index, part in enumerate(recipe.rounds):
-            episodes += self._round_episodes(index, part)
+            episodes += self._data.load(index)
             if trainer is None:
                 trainer = self._trainer(episodes)
-            self._train(trainer, f"round-{index}", part.phase, episodes)
+            with self._data.made_ahead(index + 1):
+                self._train(trainer, f"round-{index}", part.phase, episodes)
         assert trainer is not None, "a recipe has at least one round"
-        self._train(trainer, "heads", recipe.heads, episodes)
+        self._train(trainer, self._heads, recipe.heads, episodes)
         if self._processes.first:
             # The other processes are done; from here on nobody waits for them.
             self._processes = Processes()
@@ -110,28 +116,25 @@ class TrainingRun:
         streams = EpisodeStreams(episodes, batch, settings.window, rng, settings.carry_state)
         logger.info("%s: %d episodes, %d steps of data", name, len(episodes), streams.steps)
         trainer.run(phase, ReadAhead(streams), name)
-        path = self._policy_of(name)
+        path = self._data.policy_of(name)
         if self._processes.first and not path.exists():
             save(path, Checkpoint(trainer.average, self._tokenizer))
-
-    def _policy_of(self, name: str) -> Path:
-        return self._folder / f"{name}.safetensors"
 
     def _trainer(self, episodes: list[Episode]) -> Trainer:
         """Trains a model whose robot state is normalised by the first round's data."""
         recipe = self._recipe
         robot = encoded_proprioception(torch.from_numpy(np.concatenate([part.proprioception for part in episodes])))
         config = self._config.with_proprioception_statistics(robot.mean(0), robot.std(0).clamp(min=SMALLEST_STD))
-        held_out: list[Episode] = []
-        if recipe.validation is not None:
-            count, seed = recipe.validation.episodes_per_task, recipe.seed * 100 + VALIDATION_SEED
-            if recipe.data is None:
-                held_out = self._episodes(VALIDATION, count, seed, None, "training")
-            else:
-                held_out = self._recorded_episodes("validation", count)
-        readout = self._readout(config, episodes)
+        held_out = [] if recipe.validation is None else self._data.held_out(recipe.validation.episodes_per_task)
+        readouts = make_readouts(recipe, config, episodes)
+        model = starting_model(recipe, config, None if self._start is None else self._start.model)
+        self._start = None
+        if self._processes.first:
+            # The trainer gives the weights of the first process to all.
+            device = self._processes.device
+            model = pretrained(model, self._tokenizer, recipe, self._folder, readouts, episodes, device)
         return Trainer(
-            self._initial_model(config, readout, episodes),
+            model,
             self._tokenizer,
             recipe.optimisation,
             self._folder,
@@ -139,110 +142,9 @@ class TrainingRun:
             self._processes,
             recipe.validation,
             held_out,
-            readout,
+            readouts,
             self._save_every_s,
         )
-
-    def _readout(self, config: DeerConfig, episodes: list[Episode]) -> SceneReadout | None:
-        """For recipes that have the scene read; its weights are random."""
-        if self._recipe.vision is None and self._recipe.optimisation.scene_weight == 0.0:
-            return None
-        scene = torch.from_numpy(np.concatenate([part.scene for part in episodes]))
-        if scene.shape[1] == 0:
-            raise ConfigError(
-                "the recipe has a vision phase or a scene_weight, and its data don't tell the scene; take both out"
-            )
-        torch.manual_seed(self._recipe.seed)
-        return SceneReadout(config, scene, episodes[0].landmarks.shape[2])
-
-    def _initial_model(self, config: DeerConfig, readout: SceneReadout | None, episodes: list[Episode]) -> DeerModel:
-        """Random weights; the recipe may name others, or have language and vision trained on their own first.
-
-        The trainer gives those of the first process to all.
-        """
-        torch.manual_seed(self._recipe.seed)
-        model = DeerModel(config)
-        if self._start is not None:
-            self._take_weights(model, self._start.model)
-            self._start = None
-        if self._processes.first:
-            model = self._with_language(model)
-            self._train_vision(model, readout, episodes)
-        return model
-
-    def _with_language(self, model: DeerModel) -> DeerModel:
-        phase, path = self._recipe.language, self._policy_of("language")
-        if phase is None:
-            return model
-        if path.exists():
-            return load(path, auxiliary_heads=True).model
-        wordings = {task: instructions.training(task) for task in TASKS}
-        classifier = pretrain_language(model, self._tokenizer, wordings, phase, self._recipe.seed)
-        held_out = classifier.accuracy({task: instructions.validation(task) for task in TASKS})
-        logger.info("language: %.1f %% of the validation wordings are told apart", 100 * held_out)
-        save(path, Checkpoint(model, self._tokenizer), auxiliary_heads=True)
-        return model
-
-    def _train_vision(self, model: DeerModel, readout: SceneReadout | None, episodes: list[Episode]) -> None:
-        phase, path = self._recipe.vision, self._folder / "vision.pt"
-        if phase is None:
-            return
-        assert readout is not None, "a recipe with a vision phase has a readout"
-        parts = torch.nn.ModuleDict({"vision": model.vision, "resampler": model.resampler, "readout": readout})
-        if path.exists():
-            parts.load_state_dict(torch.load(path, weights_only=True))
-            return
-        device = self._processes.device
-        pretrain_vision(
-            model.to(device), readout.to(device), episodes, phase, self._recipe.optimisation, self._recipe.seed
-        )
-        partial = path.with_name(f".{path.name}.{os.getpid()}")
-        torch.save(parts.state_dict(), partial)
-        os.replace(partial, path)
-
-    def _take_weights(self, model: DeerModel, start: DeerModel) -> None:
-        """Takes over all that the start has; auxiliary heads, which a checkpoint need not hold, begin at random."""
-        for part in ("preprocess", "vision", "resampler", "language"):
-            ours, theirs = getattr(model.config, part), getattr(start.config, part)
-            if ours != theirs:
-                raise ConfigError(f"{self._recipe.weights} has {theirs}; the recipe's preset and policy say {ours}")
-        try:
-            missing, unexpected = model.load_state_dict(start.state_dict(), strict=False)
-        except RuntimeError as error:
-            raise ConfigError(f"{self._recipe.weights} does not fit the recipe's preset and policy: {error}") from error
-        wrong = [*unexpected, *(name for name in missing if not name.startswith("auxiliary_heads."))]
-        if wrong:
-            raise ConfigError(f"{self._recipe.weights} does not fit the recipe's preset and policy at {wrong[:5]}")
-
-    def _recorded(self, split: str) -> CalvinEpisodes:
-        recipe = self._recipe
-        assert recipe.data is not None
-        folder = calvin_split(Path(recipe.data.calvin), split)
-        return CalvinEpisodes(folder, recipe.tasks, self._config.preprocess, self._folder.parent / "calvin")
-
-    def _recorded_episodes(self, split: str, most_per_task: int | None = None) -> list[Episode]:
-        episodes = self._recorded(split)
-        if self._processes.first:
-            episodes.pack(self._workers)
-        self._processes.wait()
-        return episodes.load(self._config.head.horizon, most_per_task)
-
-    def _round_episodes(self, index: int, part: Round) -> list[Episode]:
-        if index == 0 and self._recipe.data is not None:
-            return self._recorded_episodes("training")
-        policy = None if part.expert_acts else self._policy_of(f"round-{index - 1}")
-        return self._episodes(
-            f"round-{index}", part.episodes_per_task, self._recipe.seed * 100 + index, policy, "training"
-        )
-
-    def _episodes(self, name: str, count: int, seed: int, policy: Path | None, wordings: str) -> list[Episode]:
-        recipe = self._recipe
-        plans = plan_round(self._folder / "episodes" / name, recipe.scenes, recipe.tasks, count, seed)
-        if self._processes.first:
-            make_episodes(plans, self._config, policy, self._workers, wordings)
-        self._processes.wait()
-        texts = {task: tuple(getattr(instructions, wordings)(task)) for task in recipe.tasks}
-        return [load_episode(plan.path, texts) for plan in plans]
 
     def _finish(self, trainer: Trainer, out: Path) -> None:
         """Solves thresholds on the final policy's own steps, from starts and wordings that training has not seen."""
@@ -255,7 +157,7 @@ class TrainingRun:
             average_llm_gmac=recipe.average_llm_gmac,
             max_steps=recipe.calibration_max_steps,
         )
-        calibration = calibrate_in_simulation(self._policy_of("heads"), plan, self._folder, self._workers)
+        calibration = calibrate_in_simulation(self._data.policy_of(self._heads), plan, self._folder, self._workers)
         budget = Budget(average_llm_gmac=recipe.average_llm_gmac)
         provenance = {"recipe": recipe.to_dict(), "seed": recipe.seed, "commit": _commit(), "torch": torch.__version__}
         save(out, Checkpoint(trainer.average, self._tokenizer, calibration, budget, provenance))

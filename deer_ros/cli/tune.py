@@ -6,6 +6,10 @@ import argparse
 import json
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from deer_sim.chains import Chain
 
 HELP = "refine exit thresholds for an average budget by Bayesian optimisation in simulation; resumable"
 
@@ -20,7 +24,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--trials", type=int, default=20, help="thresholds to try, earlier runs included")
     parser.add_argument("--scene", default="D", help="PlayTable scene: A, B, C or D")
-    parser.add_argument("--tasks", nargs="+", default=["fixtures"], help="task names, or 'fixtures' for the eight")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--tasks", nargs="+", default=["fixtures"], help="task names, or 'fixtures' for the eight")
+    what.add_argument(
+        "--sequences", type=int, metavar="N", help="the first N of the seed's sequences of five tasks instead"
+    )
     parser.add_argument("--starts", type=int, default=10, help="random starts for each task, the same in every trial")
     parser.add_argument(
         "--seed", type=int, default=5000, help="of starts and wordings; keep it apart from the evaluation's"
@@ -40,11 +48,9 @@ def run(arguments: argparse.Namespace) -> int:
     from deer_policies.errors import ConfigError
     from deer_ros.cli.eval import make_policy
     from deer_ros.cli.tuning import Score, shares_from_stops, stops_from_shares, tune
-    from deer_sim.chains import task_chains
     from deer_sim.evaluation import evaluate, local
     from deer_sim.fleet import Setup
     from deer_sim.scores import summarise
-    from deer_sim.tasks import FIXTURE_TASKS
 
     path = find(arguments.policy)
     checkpoint = load(path)
@@ -55,8 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
     calibration = replace(calibration, tuned=())
     exits = len(calibration.values)
     solved, _ = rule_for_average(calibration, CostModel(checkpoint.model.config), average, exits)
-    tasks = FIXTURE_TASKS if arguments.tasks == ["fixtures"] else tuple(arguments.tasks)
-    plan = task_chains(arguments.scene, tasks, arguments.starts, arguments.seed)
+    plan = planned(arguments)
     setup = Setup(f"playtable:{arguments.scene}", max_steps=arguments.max_steps)
 
     def thresholds_of(stops: tuple[float, ...]) -> tuple[float, ...]:
@@ -66,13 +71,12 @@ def run(arguments: argparse.Namespace) -> int:
         rule = replace(solved, thresholds=thresholds_of(stops))
         runner = local(setup, make_policy(arguments.policy, rule=rule), arguments.workers)
         report = summarise(list(evaluate(plan, arguments.out / f"trial-{number:03d}", runner)))
-        return Score(report["all"]["rate"], report["mean_llm_gmac"])
+        return Score(report["average_length"] / len(report["per_position"]), report["mean_llm_gmac"])
 
     settings = {
         "policy": checkpoint.sha256,
         "scene": arguments.scene,
-        "tasks": tasks,
-        "starts": arguments.starts,
+        "chains": [chain.key for chain in plan],
         "seed": arguments.seed,
         "max_steps": arguments.max_steps,
     }
@@ -90,3 +94,16 @@ def run(arguments: argparse.Namespace) -> int:
     save(out, replace(checkpoint, calibration=tuned, budget=replace(checkpoint.budget, average_llm_gmac=average)))
     print(f"wrote {out}; score it with `deer eval` on starts of its own, since these were chosen by")
     return 0
+
+
+def planned(arguments: argparse.Namespace) -> list[Chain]:
+    """What every trial runs."""
+    from deer_sim.calvin.sequences import task_sequences
+    from deer_sim.chains import own_wording, sequence_chains, task_chains
+    from deer_sim.tasks import FIXTURE_TASKS
+
+    seed, scene = arguments.seed, arguments.scene
+    if arguments.sequences is not None:
+        return sequence_chains(task_sequences(arguments.sequences, seed), seed, scene, own_wording)
+    tasks = FIXTURE_TASKS if arguments.tasks == ["fixtures"] else tuple(arguments.tasks)
+    return task_chains(scene, tasks, arguments.starts, seed)

@@ -23,7 +23,7 @@ FIRST_TRIALS = 5
 
 @dataclass(frozen=True)
 class Score:
-    """What a trial gave: share of the subtasks that were solved, and mean cost of a step in 1e9 MAC."""
+    """What a trial gave: share of the planned subtasks that were solved, and mean cost of a step in 1e9 MAC."""
 
     success: float
     llm_gmac: float

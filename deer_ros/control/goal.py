@@ -10,6 +10,7 @@ import numpy as np
 
 from deer_policies.errors import ConfigError
 from deer_policies.interfaces import GRIPPER_CLOSE, GRIPPER_OPEN, checked_instruction
+from deer_ros.control.action_queue import ActionQueue
 
 FULLY_OPEN_M = 0.078
 """Beyond this opening, a gripper that was told to close has not done so: somebody has moved the robot since."""
@@ -54,6 +55,7 @@ class Goal:
         max_steps: control steps before it counts as a timeout.
         began_stamp_s: stamp of the newest frame when it began; what is judged on older frames does not concern it.
         progress_s: when the last new frame came, receiver's clock.
+        queue: what is left of the chunk that it is executing; only the node's thread touches it.
         policy_state: recurrent state of the policy, None before the first step; only the model's thread touches it.
         steps: control steps taken.
         outcome, reason: None and "" until it ends.
@@ -64,6 +66,7 @@ class Goal:
     max_steps: int
     began_stamp_s: float
     progress_s: float
+    queue: ActionQueue
     policy_state: Any = field(default=None, init=False)
     steps: int = field(default=0, init=False)
     outcome: GoalOutcome | None = field(default=None, init=False)

@@ -38,9 +38,9 @@ class StepRequest:
 
 @dataclass(frozen=True)
 class StepResult:
-    """One control step's action, its exit report, and the budget that was in force."""
+    """One step of the policy: the chunk's actions, the exit report, and the budget that was in force."""
 
-    action: Action
+    actions: tuple[Action, ...]
     report: ExitReport
     budget: Budget
 
@@ -108,7 +108,7 @@ class PolicyRunner:
             goal.policy_state = self._policy.initial_state()
         budget = self._policy.budget
         chunk, goal.policy_state, report = self._policy.step(request.observation, goal.policy_state)
-        return StepResult(chunk.first, report, budget)
+        return StepResult(chunk.each, report, budget)
 
     def _warm_up(self) -> None:
         """First steps are slow (allocations, code caches); they happen here and not when the arm moves."""

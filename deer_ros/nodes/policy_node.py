@@ -1,7 +1,8 @@
 """The policy node: camera frames and an instruction in, one action a control step out; a managed node.
 
-Configure loads the policy and warms it up; active, it follows one instruction at a time, the newest. The model runs on
-its own thread, everything else on the executor's, so that a cancellation never waits for the model.
+Configure loads the policy and warms it up; active, it follows one instruction at a time, the newest. A policy that
+answers with a chunk of actions is shown a frame again once they are executed, one a frame. The model runs on its own
+thread, everything else on the executor's, so that a cancellation never waits for the model.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from deer_policies.deer.precision import PRECISIONS
 from deer_policies.errors import ConfigError, DeerError
 from deer_policies.interfaces import Budget, Observation, Policy
 from deer_ros import graph, parameters
+from deer_ros.control.action_queue import ActionQueue, QueuedAction
 from deer_ros.control.goal import Goal, GoalLimits, GoalOutcome, gripper_action_now
 from deer_ros.control.policy_runner import PolicyRunner, StaleObservationError, StepRequest, StepResult
 from deer_ros.conversions import stamp_to_s
@@ -108,7 +110,8 @@ class PolicyNode(ManagedNode):
         )
         self._arm = parameters.arm(self)
         self._goal: Goal | None = None
-        self._asked_ns: int | None = None
+        self._skipped = 0
+        self._handled_ns: int | None = None
         self._newest_stamp_s = -np.inf
         self._last_gripper: float | None = None
         self._stopped = ""
@@ -172,10 +175,11 @@ class PolicyNode(ManagedNode):
             max_steps=max_steps or self._limits.default_max_steps,
             began_stamp_s=self._newest_stamp_s,
             progress_s=time.monotonic(),
+            queue=ActionQueue(self._runner.info.horizon, 1.0 / self._rate_hz + self._max_age_s),
         )
         if self._goal is not None:
             self._end(self._goal, GoalOutcome.CANCELLED, f"replaced by a newer instruction: {goal.instruction!r}")
-        self._goal, self._asked_ns = goal, None
+        self._goal, self._handled_ns = goal, None
         self.get_logger().info(f"following {goal.instruction!r}")
         return goal
 
@@ -194,12 +198,13 @@ class PolicyNode(ManagedNode):
         self.get_logger().info(f"{goal.outcome.name} after {goal.steps} steps: {goal.reason}")
 
     def _on_frame(self, frame: RobotFrame) -> None:
-        """Answers a new frame; one that was answered before and is sent again gets the same answer again."""
+        """Answers a new frame, from the chunk in execution or by asking the policy; one that was answered before and is
+        sent again gets the same answer again."""
         self._newest_stamp_s = frame.stamp_s
         goal = self._goal
         if goal is None or self._runner is None:
             return
-        if frame.stamp_ns == self._asked_ns:
+        if frame.stamp_ns == self._handled_ns:
             self._steps.repeat(frame.stamp_ns)
             return
         if not goal.new_frame(time.monotonic()):
@@ -207,8 +212,16 @@ class PolicyNode(ManagedNode):
             return
         if goal.steps == 0:
             self._last_gripper = gripper_action_now(self._last_gripper, frame.opening_m)
-        self._asked_ns = frame.stamp_ns
-        self._runner.submit(StepRequest(goal, self._observation(goal, frame), frame.stamp_ns, frame.received_s))
+        queued = goal.queue.next(frame.stamp_s)
+        if queued is not None:
+            self._handled_ns = frame.stamp_ns
+            self._answer(goal, frame.stamp_ns, queued)
+        elif goal.queue.asks:
+            self._handled_ns = frame.stamp_ns
+            goal.queue.awaiting = True
+            self._runner.submit(StepRequest(goal, self._observation(goal, frame), frame.stamp_ns, frame.received_s))
+        else:
+            self._skipped += 1
 
     def _observation(self, goal: Goal, frame: RobotFrame) -> Observation:
         """CALVIN's robot_obs from the joints: pose by forward kinematics, opening, joints, last gripper action."""
@@ -223,13 +236,14 @@ class PolicyNode(ManagedNode):
         self._inbox.post(partial(self._on_step, request, future))
 
     def _on_step(self, request: StepRequest, future: Future[StepResult]) -> None:
-        """Publishes a step's action, unless its goal has ended meanwhile."""
+        """Publishes what the policy answered, unless its goal has ended meanwhile."""
         goal, error = request.goal, future.exception()
         if goal.ended or goal is not self._goal:
             return
         if isinstance(error, StaleObservationError):
             self.get_logger().warning(str(error), throttle_duration_sec=1.0)
-            self._asked_ns = None
+            self._handled_ns = None
+            goal.queue.awaiting = False
         elif isinstance(error, DeerError):
             self._end(goal, GoalOutcome.FAILED, str(error))
         elif error is not None:
@@ -239,10 +253,15 @@ class PolicyNode(ManagedNode):
             self._publish_step(request, future.result())
 
     def _publish_step(self, request: StepRequest, result: StepResult) -> None:
-        request.goal.steps += 1
-        self._last_gripper = float(result.action.values[6])
-        self._goals.feedback(request.goal, self._steps.step(request, result))
+        first = request.goal.queue.fill(result.actions, request.observation.time_s)
+        self._answer(request.goal, request.stamp_ns, first)
+        self._goals.feedback(request.goal, self._steps.report(request, result))
         self._latencies_ms.append(result.report.latency_ms)
+
+    def _answer(self, goal: Goal, stamp_ns: int, queued: QueuedAction) -> None:
+        goal.steps += 1
+        self._last_gripper = float(queued.action.values[6])
+        self._steps.answer(goal, stamp_ns, queued)
 
     def _on_instruction(self, message: String) -> None:
         """An instruction without an action client, for example from speech."""
@@ -300,7 +319,7 @@ class PolicyNode(ManagedNode):
             "instruction": self._goal.instruction if self._goal else "",
             "steps": self._goal.steps if self._goal else 0,
             "frames": self._frames.frames,
-            "frames the model was too slow for": self._runner.replaced,
+            "frames the model was too slow for": self._runner.replaced + self._skipped,
         }
         if self._latencies_ms:
             values["latency p50 ms"], values["latency p99 ms"] = np.percentile(self._latencies_ms, (50, 99)).round(2)

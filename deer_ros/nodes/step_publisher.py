@@ -1,4 +1,4 @@
-"""Publishes what comes of a control step: the action, the exit report, and standstill at the end of a goal."""
+"""Publishes what comes of a frame: the action, the policy's report, and standstill at the end of a goal."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from deer_msgs.msg import ExitReport as ExitReportMessage
 from deer_msgs.msg import PolicyAction
 
 from deer_ros import graph
+from deer_ros.control.action_queue import QueuedAction
 from deer_ros.control.goal import Goal
 from deer_ros.control.policy_runner import StepRequest, StepResult
 from deer_ros.conversions import exit_report_to_message, ns_to_stamp
@@ -29,14 +30,19 @@ class StepPublisher:
         self._reports = node.create_publisher(ExitReportMessage, graph.EXIT_REPORT, COMMANDS)
         self._last: PolicyAction | None = None
 
-    def step(self, request: StepRequest, result: StepResult) -> FollowInstruction.Feedback:
-        """Publishes the answer to the frame of `request`, and the report; returns feedback for the action client."""
-        action = self._message(request.goal, result.action.values)
-        action.header.stamp = ns_to_stamp(request.stamp_ns)
-        self._actions.publish(action)
-        self._last = action
+    def answer(self, goal: Goal, stamp_ns: int, queued: QueuedAction) -> None:
+        """Publishes the action that answers the frame of that stamp."""
+        message = self._message(goal, queued.action.values)
+        message.header.stamp = ns_to_stamp(stamp_ns)
+        message.chunk_index = queued.index
+        self._actions.publish(message)
+        self._last = message
+
+    def report(self, request: StepRequest, result: StepResult) -> FollowInstruction.Feedback:
+        """Publishes the exit report of a policy step; returns feedback for the action client."""
         report = exit_report_to_message(result.report)
-        report.header, report.step = action.header, request.goal.steps
+        report.header.stamp, report.header.frame_id = ns_to_stamp(request.stamp_ns), self._base_frame
+        report.step = request.goal.steps
         report.budget_average_llm_gmac = result.budget.average_llm_gmac or 0.0
         self._reports.publish(report)
         return FollowInstruction.Feedback(

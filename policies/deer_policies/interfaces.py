@@ -228,7 +228,8 @@ class PolicyInfo:
         static_shape, gripper_shape: (rows, columns, 3) of the images that it takes.
         rate_hz: control rate that it was trained for.
         horizon: actions in a chunk; the policy is asked at every `horizon`-th control step.
-        weights_sha256: of the weight file, for reports; empty for a policy that was not loaded from one.
+        weights_sha256: of the weights and all else in their file that actions follow from, for reports; empty for a
+            policy that was not loaded from one.
     """
 
     name: str

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing import connection, get_context
@@ -21,6 +22,7 @@ from deer_sim.environments import BACKENDS, RENDERERS, make_environment, split_n
 from deer_sim.expert import Expert
 from deer_sim.results import ChainResult, SubtaskResult
 from deer_sim.rollout import MAX_STEPS, Actor, ExpertActor, PolicyActor, rollout
+from deer_sim.step_record import StepRecorder
 from deer_sim.workers import begin_worker
 
 
@@ -34,7 +36,8 @@ class Setup:
         expert: the scripted expert acts, and no camera is drawn.
         max_steps: limit of control steps for a subtask.
         films: chains to film, by key; the expert is not filmed.
-        folder: where films go.
+        keep_steps: write a `step_record.StepRecord` of each chain of a policy.
+        folder: where films and records go.
         budget_gmac: average budget of the policy's language model that films show.
         backend, renderer: for `make_environment`.
     """
@@ -44,6 +47,7 @@ class Setup:
     expert: bool = False
     max_steps: int = MAX_STEPS
     films: frozenset[str] = frozenset()
+    keep_steps: bool = False
     folder: Path = Path()
     budget_gmac: float | None = None
     backend: str = BACKENDS[0]
@@ -124,7 +128,7 @@ def _simulate(link: Connection, setup: Setup, info: PolicyInfo | None) -> None:
             actor = PolicyActor(remote)
         link.send(None)
         while (chain := link.recv()) is not None:
-            link.send(_filmed(chain, environment, actor, setup, info))
+            link.send(_watched(chain, environment, actor, setup, info))
     except EOFError:
         return
     except Exception as error:
@@ -132,16 +136,34 @@ def _simulate(link: Connection, setup: Setup, info: PolicyInfo | None) -> None:
         link.send(_Failure(str(error) if expected else traceback.format_exc(), expected))
 
 
-def _filmed(chain: Chain, environment: Environment, actor: Actor, setup: Setup, info: PolicyInfo | None) -> ChainResult:
-    if info is None or chain.key not in setup.films:
+def _watched(
+    chain: Chain, environment: Environment, actor: Actor, setup: Setup, info: PolicyInfo | None
+) -> ChainResult:
+    """Runs a chain and leaves the film and the record of it that are wanted."""
+    if info is None:
         return run_chain(chain, environment, actor, setup.max_steps)
-    from deer_sim.chain_film import ChainFilm
+    name, film, steps = chain.key.replace("/", "-"), "", ""
+    watching: list[Callable[..., None]] = []
+    with ExitStack() as stack:
+        if chain.key in setup.films:
+            from deer_sim.chain_film import ChainFilm
 
-    name = f"films/{chain.key.replace('/', '-')}.mp4"
-    title = f"{info.name} · {environment.spec.name}"
-    with ChainFilm(setup.folder / name, chain, info.exit_layers, title, setup.budget_gmac) as film:
-        result = run_chain(chain, environment, actor, setup.max_steps, film.add)
-    return replace(result, film=name)
+            film, title = f"films/{name}.mp4", f"{info.name} · {environment.spec.name}"
+            camera = ChainFilm(setup.folder / film, chain, info.exit_layers, title, setup.budget_gmac)
+            watching.append(stack.enter_context(camera).add)
+        if setup.keep_steps:
+            recorder = StepRecorder(chain, Expert(split_name(setup.environment)[1]))
+            watching.append(recorder.add)
+
+        def on_step(*step: Any) -> None:
+            for told in watching:
+                told(*step)
+
+        result = run_chain(chain, environment, actor, setup.max_steps, on_step)
+    if setup.keep_steps:
+        steps = f"steps/{name}.npz"
+        recorder.save(setup.folder / steps)
+    return replace(result, film=film, steps=steps)
 
 
 def step_together(

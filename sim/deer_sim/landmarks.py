@@ -5,16 +5,30 @@ from __future__ import annotations
 import numpy as np
 
 from deer_sim.environment import BLOCKS
+from deer_sim.expert.blocks import base_for
+from deer_sim.expert.expert import block_of
 from deer_sim.expert.fixtures import BUTTON_Y_M, DOOR_HANDLE_X_M
-from deer_sim.expert.view import rotation_of
+from deer_sim.expert.view import View, rotation_of
 from deer_sim.playtable.environment import PlayTable
-from deer_sim.playtable.scene import SURFACE_Z_M
+from deer_sim.playtable.scene import SURFACE_Z_M, Scene
 
 LANDMARKS = (*BLOCKS, "door handle", "drawer handle", "button", "switch")
 _DOOR_HANDLE_YZ_M = (-0.02, 0.545)
 _DRAWER_HANDLE_YZ_M = (-0.24, 0.365)
 _SWITCH_YZ_M = np.array([0.0205, 0.527])
 _SWITCH_AXIS_YZ = np.array([0.5, 0.866])
+
+
+_SUBJECTS = {
+    "place_in_drawer": "drawer handle",
+    "place_in_slider": "door handle",
+    "open_drawer": "drawer handle",
+    "close_drawer": "drawer handle",
+    "move_slider": "door handle",
+    "lightbulb": "switch",
+    "led": "button",
+}
+"""By a part of the task's name; the other tasks are about a block."""
 
 
 class Landmarks:
@@ -44,6 +58,25 @@ class Landmarks:
         found[:, 6, 1:] = _SWITCH_YZ_M + switch[:, None] * _SWITCH_AXIS_YZ
         return found
 
+    def focus(self, task: str, robot_obs: np.ndarray, scene_obs: np.ndarray) -> np.ndarray:
+        """What a task is about, and where it is; where a block is to be put, the place that it is put to.
+
+        Args:
+            task: its name.
+            robot_obs, scene_obs: states (steps, 15) and (steps, 24), the first one of them when the task begins.
+
+        Returns:
+            (steps, 5) float32: place in m, and sine and cosine of twice the yaw of a block, 0 for other things.
+        """
+        start = View.of_state(robot_obs[0], scene_obs[0], self._scene.block_order)
+        name = _subject(task, start, self._scene)
+        found = np.zeros((len(scene_obs), 5))
+        found[:, :3] = self.points(scene_obs)[:, LANDMARKS.index(name)]
+        if name in BLOCKS:
+            yaw = scene_obs[:, 6:].reshape(len(scene_obs), len(BLOCKS), -1)[:, self._scene.block_order.index(name), 5]
+            found[:, 3], found[:, 4] = np.sin(2.0 * yaw), np.cos(2.0 * yaw)
+        return found.astype(np.float32)
+
     def __call__(self, robot_obs: np.ndarray, scene_obs: np.ndarray) -> np.ndarray:
         """Where the landmarks appear, whatever may stand in front of them.
 
@@ -58,6 +91,14 @@ class Landmarks:
         tool = np.stack([rotation_of(euler) for euler in robot_obs[:, 3:6]])
         on_tool = np.einsum("sij,spi->spj", tool, points - robot_obs[:, None, :3])
         return np.stack([_seen(self._static, points), _seen(self._gripper, on_tool)], axis=1).astype(np.float32)
+
+
+def _subject(task: str, start: View, scene: Scene) -> str:
+    for part, name in _SUBJECTS.items():
+        if part in task:
+            return name
+    block = block_of(task, start, scene)
+    return base_for(start, block) if task == "stack_block" else block
 
 
 def _seen(camera: np.ndarray, points: np.ndarray) -> np.ndarray:

@@ -59,16 +59,16 @@ def _run(
         while streams:
             ready: Any = ray.wait(streams, num_returns=1)[0][0]
             try:
-                result, film = ray.get(next(ready))
+                result, files = ray.get(next(ready))
             except StopIteration:
                 streams.remove(ready)
                 continue
             except ray.exceptions.RayError as error:
                 raise _cause(error) from error
-            if film is not None:
-                path = setup.folder / result.film
+            for name, content in files.items():
+                path = setup.folder / name
                 path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(film)
+                path.write_bytes(content)
             yield result
     finally:
         if began_here:
@@ -83,8 +83,8 @@ def _cause(error: Exception) -> Exception:
 
 def _node(
     setup: Setup, make_policy: Callable[[], Policy] | None, workers: int, queue: Any
-) -> Iterator[tuple[ChainResult, bytes | None]]:
-    """Runs on a node: takes chains from the queue until it is empty; films are sent back, for nodes share no disk."""
+) -> Iterator[tuple[ChainResult, dict[str, bytes]]]:
+    """Runs on a node: takes chains from the queue until it is empty; files are sent back, for nodes share no disk."""
     from ray.util.queue import Empty
 
     def chains() -> Iterator[Chain]:
@@ -98,4 +98,4 @@ def _node(
     with TemporaryDirectory(prefix="deer_ray_") as folder:
         here = Path(folder)
         for result in run_chains(chains(), replace(setup, folder=here), policy, workers):
-            yield result, (here / result.film).read_bytes() if result.film else None
+            yield result, {name: (here / name).read_bytes() for name in (result.film, result.steps) if name}

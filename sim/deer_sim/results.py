@@ -63,12 +63,14 @@ class ChainResult:
         planned: subtasks that the chain has.
         subtasks: those that were tried.
         film: its film's path beside the results; empty if none was made.
+        steps: the path of its `step_record.StepRecord` beside the results; empty if none was kept.
     """
 
     key: str
     planned: int
     subtasks: tuple[SubtaskResult, ...]
     film: str = ""
+    steps: str = ""
 
     @property
     def solved(self) -> int:

@@ -17,7 +17,7 @@ from deer_sim.tasks import solved
 MAX_STEPS = 360
 """CALVIN's limit of control steps for one subtask."""
 OnStep = Callable[[TimeStep, np.ndarray, ExitReport | None], None]
-"""Told what was seen, the action (7,) that is executed, and the policy's report if it was asked at this control step."""
+"""Told what was seen, the action (7,) that is executed, and the policy's report if it was asked at this step."""
 
 
 class Actor(Protocol):

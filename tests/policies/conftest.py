@@ -57,6 +57,7 @@ class Tiny:
             known=np.ones((steps, horizon), bool),
             scene=rng.normal(size=(steps, 3)).astype(np.float32),
             landmarks=landmarks,
+            focus=rng.normal(size=(steps, 2)).astype(np.float32),
         )
 
     def settings(self, **changes):

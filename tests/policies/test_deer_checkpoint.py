@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
+import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from deer_policies.deer import tensor_files
 from deer_policies.deer.backbone import DeerModel
-from deer_policies.deer.checkpoint import Checkpoint, find, load, load_policy, save
+from deer_policies.deer.checkpoint import Checkpoint, find, load, load_policy, save, save_with_provenance
 from deer_policies.deer.deadline import SegmentEstimate
 from deer_policies.deer.policy import DeerPolicy
 from deer_policies.deer.presets import deer_nano
@@ -95,8 +96,40 @@ def test_a_loaded_policy_acts_the_same_to_the_bit(checkpoint, path):
     assert np.array_equal(ours[0].actions, theirs[0].actions)
     assert ours[2].distances == theirs[2].distances
     assert loaded.budget == Budget(average_llm_gmac=0.01)
-    assert loaded.info.weights_sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert loaded.info.weights_sha256 == load(path).sha256
     assert loaded.info.details == {"seed": 7}
+
+
+def test_the_hash_covers_everything_but_the_provenance(checkpoint, path):
+    noted, digest = path.with_name("noted.safetensors"), load(path).sha256
+    save_with_provenance(noted, path, {"seed": 7, "scores": [1.0]})
+    assert load(noted).provenance == {"seed": 7, "scores": [1.0]}
+    assert noted.read_bytes() != path.read_bytes()
+    assert load(noted).sha256 == digest
+    assert re.fullmatch("[0-9a-f]{64}", digest)
+    calibration = checkpoint.calibration
+    for change in (
+        {"budget": Budget(average_llm_gmac=0.02)},
+        {"calibration": replace(calibration, values=calibration.values * 2)},
+        {"calibration": replace(calibration, criterion="feature")},
+        {"tokenizer": Tokenizer.train([*CORPUS, "lift the blue block"], 300, max_tokens=32)},
+    ):
+        save(noted, replace(checkpoint, **change))
+        assert load(noted).sha256 != digest
+    rewritten(path, change_tensors=lambda tensors: tensors["embedding.weight"].add_(1e-6))
+    assert load(path).sha256 != digest
+
+
+def test_other_provenance_leaves_every_tensor_as_it_is_stored(checkpoint, tmp_path):
+    half, noted = tmp_path / "half.safetensors", tmp_path / "noted.safetensors"
+    save(half, checkpoint, auxiliary_heads=True, dtype=torch.float16)
+    save_with_provenance(noted, half, {})
+    before, after = load_file(half), load_file(noted)
+    assert before.keys() == after.keys()
+    assert all(tensor.dtype == after[name].dtype and tensor.equal(after[name]) for name, tensor in before.items())
+    save_file({"a": torch.zeros(1)}, half)
+    with pytest.raises(CheckpointError, match="format None"):
+        save_with_provenance(noted, half, {})
 
 
 def test_auxiliary_heads_are_kept_on_request(checkpoint, tmp_path):

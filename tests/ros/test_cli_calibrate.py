@@ -79,6 +79,15 @@ def test_what_cannot_be_calibrated(
     assert not out.exists()
 
 
+def test_tunes_on_sequences(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    full = load_policy(tiny_checkpoint).costs.llm_gmac(3)
+    arguments = ["tune", "--policy", str(tiny_checkpoint), "--sequences", "1", "--trials", "1", "--max-steps", "4"]
+    arguments += ["--seed", "6", "--workers", "1", "--average-llm-gmac", str(0.6 * full), "--out", str(tmp_path)]
+    assert main(arguments) == 0
+    (result,) = (json.loads(line) for line in (tmp_path / "trial-000" / "results.jsonl").open())
+    assert (result["key"], result["planned"], result["subtasks"][0]["steps"]) == ("sequence/6/0000", 5, 4)
+
+
 def test_tunes_a_checkpoint(tiny_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     full = load_policy(tiny_checkpoint).costs.llm_gmac(3)
     arguments = ["tune", "--policy", str(tiny_checkpoint), *TASKS, "--starts", "1", "--trials", "2"]

@@ -7,9 +7,13 @@ import numpy as np
 import pytest
 
 from deer_policies.interfaces import ActionChunk, Budget, ExitReport, PolicyInfo
+from deer_ros.cli.eval import planned
 from deer_ros.cli.evaluation_page import render_page
-from deer_ros.cli.main import main
-from deer_sim.results import SETTINGS
+from deer_ros.cli.evaluation_report import Provenance, notes
+from deer_ros.cli.main import main, parsed
+from deer_sim.environment import EnvironmentSpec
+from deer_sim.results import SETTINGS, read_results
+from deer_sim.step_record import StepRecord
 
 TASKS = ["--tasks", "turn_on_led", "--starts", "2", "--workers", "1"]
 
@@ -45,7 +49,7 @@ def runs(tmp_path_factory):
     try:
         assert main(["eval", "--policy", "expert", *TASKS, "--out", str(folder / "expert")]) == 0
         own = ["eval", "--policy", "own_policy_module:sleeper", *TASKS, "--max-steps", "3", "--films", "1"]
-        assert main([*own, "--out", str(folder / "sleeper")]) == 0
+        assert main([*own, "--keep-steps", "--out", str(folder / "sleeper")]) == 0
     finally:
         sys.path.remove(str(folder))
     return folder
@@ -74,10 +78,47 @@ def test_the_page_shows_films_and_exits(runs):
     assert "Cost against success" not in (runs / "expert" / "report.html").read_text()
 
 
+def test_steps_are_kept_with_what_the_expert_would_have_done(runs):
+    for result in read_results(runs / "sleeper"):
+        record = StepRecord.load(runs / "sleeper" / result.steps)
+        assert record.subtask.tolist() == record.exit_index.tolist() == [0, 0, 0]
+        assert (record.action == [0, 0, 0, 0, 0, 0, 1]).all()
+        assert not record.touching.any()
+        # Nothing moves, so that the expert would set out for the same place each time.
+        assert np.linalg.norm(record.expert_action[:, :3], axis=1).min() > 0.1
+        assert np.ptp(record.expert_action, axis=0).max() < 0.1
+    assert not any(result.steps for result in read_results(runs / "expert"))
+
+
+def test_single_chains_can_be_run_again(runs, tmp_path):
+    last = read_results(runs / "expert")[-1]
+    assert main(["eval", "--policy", "expert", *TASKS, "--chains", last.key, "--out", str(tmp_path)]) == 0
+    assert read_results(tmp_path) == [last]
+
+
+def test_notes_tell_chosen_sequences_from_the_first():
+    arguments = parsed(["eval", "--policy", "expert", "--sequences", "3", "--out", "nowhere"])
+    plan = planned(arguments)
+    provenance = Provenance.of(arguments, None, EnvironmentSpec("playtable:D", "none", 30.0, ()))
+    assert "3 sequences, the first of the official 1000." in notes(plan, provenance)
+    assert "2 sequences, chosen ones of the official 1000." in notes(plan[1:], provenance)
+
+
 def test_the_page_of_sequences_shows_positions(runs):
     report = json.loads((runs / "sleeper" / "report.json").read_text())
     page = render_page({**report, "mode": "sequences"})
     assert "Subtasks in a row" in page
+
+
+def test_the_report_tells_of_chunks_only_where_there_are_some(runs):
+    report = json.loads((runs / "sleeper" / "report.json").read_text())
+    assert (report["horizon"], report["asked_share"]) == (1, 1.0)
+    assert "are policy steps, at which it is asked" not in render_page(report)
+    assert not any("actions at a time" in note for note in report["notes"])
+    page = render_page({**report, "horizon": 3, "asked_share": 0.34})
+    assert "<b>34%</b><span>of the control steps are policy steps, at which it is asked" in page
+    settings = {name: report[name] for name in ("environment", "renderer", "mode", "seed", "max_steps")}
+    assert "answers with 3 actions at a time" in notes([], Provenance(settings, {"horizon": 3}))[0]
 
 
 def test_other_settings_need_another_folder(runs, capsys):
@@ -119,6 +160,7 @@ def test_compare_refuses_other_starts(runs, tmp_path, capsys):
         (["--policy", "builtins:list"], "it returned a list"),
         (["--env", "calvin:D", "--calvin-data", "/nowhere"], "annotations"),
         (["--workers", "0"], "at least 1"),
+        (["--chains", "sequence/0/0001"], "there are no sequence/0/0001 among what is run, such as sequence/0/0000"),
         (["--backend", "calvin_env"], "playtable:D has no back end calvin_env"),
         (["--renderer", "egl"], "playtable:D has no renderer egl"),
     ],

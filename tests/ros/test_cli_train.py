@@ -21,7 +21,7 @@ from deer_policies.deer.backbone import DeerModel
 from deer_policies.training.episodes import Episode, save_episode
 from deer_policies.training.scene_readout import SceneReadout
 from deer_policies.training.trainer import Trainer
-from deer_ros.cli import training_run
+from deer_ros.cli import training_start
 from deer_ros.cli.main import main
 from deer_ros.cli.training_data import plan_round
 
@@ -45,7 +45,7 @@ RECIPE = {
     "vision": {"steps": 2, "batch": 4},
     "rounds": [{"episodes_per_task": 2, "expert_acts": True, "phase": {"steps": 55, "learning_rate": 1.0e-3}}],
     "heads": {"steps": 5, "learning_rate": 1.0e-3},
-    "optimisation": {"batch": 4, "window": 5, "scene_weight": 0.1, "shift_px": [0, 0]},
+    "optimisation": {"batch": 4, "window": 5, "scene_weight": 0.1, "focus_weight": 0.1, "shift_px": [0, 0]},
     "validation": {"episodes_per_task": 1, "every": 20, "patience": 9},
     "calibration_episodes_per_task": 1,
     "calibration_max_steps": 3,
@@ -69,6 +69,7 @@ def prepared(folder: Path, **changes: object) -> list[str]:
                 known=rng.random((steps, 3)) < 0.9,
                 scene=rng.normal(size=(steps, 4)).astype(np.float32),
                 landmarks=rng.random((steps, 2, 2, 3)).astype(np.float32),
+                focus=rng.normal(size=(steps, 2)).astype(np.float32),
             )
             save_episode(plan.path, episode)
     places = ["--out", str(folder / "out.safetensors"), "--work", str(folder / "work")]
@@ -206,31 +207,31 @@ def test_weights_that_do_not_fit_the_recipe_are_refused(
     assert "the recipe's preset and policy say ResamplerConfig(latents=3" in capsys.readouterr().err
 
 
-def test_a_scene_is_asked_of_data_that_tell_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("name", ["scene", "focus"])
+def test_what_the_data_do_not_tell_is_not_read(tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
     arguments = prepared(tmp_path / "blind", language=None)
     for path in (tmp_path / "blind").rglob("*.npz"):
         with np.load(path) as arrays:
-            np.savez(path, **{**arrays, "scene": arrays["scene"][:, :0]})
+            np.savez(path, **{**arrays, name: arrays[name][:, :0]})
     assert main(arguments) == 2
-    assert "its data don't tell the scene; take both out" in capsys.readouterr().err
+    assert f"the recipe has the {name} read, and its data don't tell it" in capsys.readouterr().err
 
 
 def test_vision_is_trained_once_and_its_readout_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A run that is stopped in the first round goes on with the vision and the readout that the phase has left."""
-    phases: list[tuple[DeerModel, SceneReadout]] = []
-    original = training_run.pretrain_vision
+    phases: list[tuple[torch.nn.Module, torch.nn.Module]] = []
+    starts: list[tuple[torch.nn.Module, torch.nn.Module]] = []
+    original = training_start.pretrain_vision
 
     def counted(model: DeerModel, readout: SceneReadout, *others: object) -> None:
         original(model, readout, *others)
         phases.append((copy.deepcopy(model), copy.deepcopy(readout)))
 
-    starts: list[tuple[DeerModel, SceneReadout]] = []
-
     def stopped(trainer: Trainer, *others: object) -> None:
-        starts.append((trainer.model, trainer._readout))
+        starts.append((trainer.model, trainer._readouts.scene))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(training_run, "pretrain_vision", counted)
+    monkeypatch.setattr(training_start, "pretrain_vision", counted)
     monkeypatch.setattr(Trainer, "run", stopped)
     arguments = prepared(tmp_path / "run")
     for _ in range(2):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -15,7 +16,7 @@ from deer_ros.cli.demo.chain import Link
 from deer_ros.cli.demo.conductor import CHANGE_STEP, Budgets, Conductor
 from deer_ros.cli.demo.progress import LiveProgress, PlainProgress
 from deer_ros.cli.demo.recorder import Recorder, join
-from deer_ros.client import FollowResult, Frame, Outcome, StepFeedback, StepReport
+from deer_ros.client import FollowResult, Frame, Outcome, StepAction, StepFeedback, StepReport
 from deer_ros.errors import StackError
 
 LINKS = tuple(Link(f"task_{number}", f"do thing {number}") for number in range(5))
@@ -33,11 +34,12 @@ def make_frame(stamp_s: float) -> Frame:
 
 
 class ScriptedClient:
-    """Plays a stack: each instruction takes `steps` and ends as the script says; a string stands for a lost stack."""
+    """Plays a stack: each instruction takes `steps` in chunks of `horizon`, and ends as the script says."""
 
-    def __init__(self, script: list[Any], steps: int = 20) -> None:
+    def __init__(self, script: list[Any], steps: int = 20, horizon: int = 1) -> None:
         self.script = script
         self.steps = steps
+        self.horizon = horizon
         self.calls: list[str] = []
         self.budget = 0.0
         self.clock_s = 0.0
@@ -46,6 +48,9 @@ class ScriptedClient:
 
     def on_frame(self, callback: Callable[[Frame], None]) -> None:
         self.show = callback
+
+    def on_action(self, callback: Callable[[StepAction], None]) -> None:
+        self.act = callback
 
     def on_exit_report(self, callback: Callable[[StepReport], None]) -> None:
         self.tell = callback
@@ -68,6 +73,10 @@ class ScriptedClient:
         for step in range(1, self.steps + 1):
             self.clock_s += 1 / 30
             self.show(make_frame(self.clock_s))
+            index = (step - 1) % self.horizon
+            self.act(StepAction(self.clock_s, step, index))
+            if index:
+                continue
             report = make_report(self.clock_s, step, self.budget)
             self.tell(report)
             exit_report = report.report
@@ -98,6 +107,21 @@ def test_each_instruction_is_judged_by_its_task_and_a_failure_does_not_end_the_c
     assert [len(record.shots) for record in conductor.records] == [20] * 5
 
 
+def test_a_chunk_of_actions_is_shown_step_by_step_with_the_report_that_it_began_with() -> None:
+    client = ScriptedClient([Outcome.DONE] * 5, steps=31, horizon=3)
+    out = io.StringIO()
+    conductor = conduct(client, out)
+    conductor.run(LINKS)
+    for record in conductor.records:
+        assert [shot.step for shot in record.shots] == list(range(1, 32))
+        assert [shot.asked for shot in record.shots] == [step % 3 == 0 for step in range(31)]
+        assert record.steps == 31
+    third = [shot.budget_gmac for shot in conductor.records[2].shots]
+    # The budget changes with the feedback of step 16, the first from 15 on, and takes effect with the chunk after it.
+    assert third == [0.04] * 18 + [0.02] * 13
+    assert out.getvalue().count("    step  31  exit") == 5
+
+
 def test_budget_falls_in_the_middle_of_the_third_subtask() -> None:
     client = ScriptedClient([Outcome.DONE] * 5)
     conductor = conduct(client)
@@ -117,15 +141,17 @@ def test_budget_falls_also_when_the_third_subtask_ends_early() -> None:
     assert [record.budget_gmac for record in conductor.records] == [0.04, 0.04, 0.04, 0.02, 0.02]
 
 
+@pytest.mark.parametrize("horizon", [1, 3])
 @pytest.mark.parametrize("ending", [KeyboardInterrupt(), StackError("node safety was ended by SIGKILL")])
-def test_what_was_done_before_an_interruption_is_kept(ending: BaseException) -> None:
-    client = ScriptedClient([Outcome.DONE, ending])
+def test_what_was_done_before_an_interruption_is_kept(ending: BaseException, horizon: int) -> None:
+    client = ScriptedClient([Outcome.DONE, ending], horizon=horizon)
     conductor = conduct(client)
     with pytest.raises(type(ending)):
         conductor.run(LINKS)
     assert client.calls[-1] == "cancel"
     assert [record.success for record in conductor.records] == [True, False]
     assert len(conductor.records[1].shots) == 20
+    assert conductor.records[1].steps == 20
     assert "cut short" in conductor.records[1].reason
 
 
@@ -147,19 +173,35 @@ def test_refused_budget_ends_the_demonstration_before_anything_moves() -> None:
     assert client.calls == []
 
 
+def test_actions_and_reports_that_the_result_has_overtaken_are_waited_for() -> None:
+    client = ScriptedClient([])
+    recorder = Recorder(client)  # type: ignore[arg-type]
+    recorder.begin()
+    client.show(make_frame(1.0))
+    client.act(StepAction(1.0, 1, 0))
+    late = (lambda: client.act(StepAction(1.1, 2, 1)), lambda: client.tell(make_report(1.0, 1, 0.0)))
+    for number, come in enumerate(late, start=1):
+        threading.Timer(0.1 * number, come).start()
+    assert [shot.step for shot in recorder.subtask(0, "go", 2)] == [1, 2]
+
+
 def test_reports_are_joined_with_the_frame_that_they_answer() -> None:
     frames = [make_frame(stamp_s) for stamp_s in (1.0, 3.0, 2.0)]
     for number, frame in enumerate(frames):
         frame.rgb_static[:] = number
-    shots = join(frames, [make_report(stamp_s, step, 0.0) for step, stamp_s in enumerate((1.0, 2.0, 3.0))], 1, "go")
+    stamps = (1.0, 2.0, 3.0)
+    actions = [StepAction(stamp_s, step, 0) for step, stamp_s in enumerate(stamps)]
+    shots = join(frames, actions, [make_report(stamp_s, step, 0.0) for step, stamp_s in enumerate(stamps)], 1, "go")
     assert [shot.rgb_static.max() for shot in shots] == [0, 2, 1]
     assert {(shot.subtask, shot.instruction, shot.budget_gmac) for shot in shots} == {(1, "go", None)}
 
 
 def test_lost_frame_is_replaced_by_the_one_before_and_never_by_a_later_one() -> None:
     frame = make_frame(2.0)
-    reports = [make_report(stamp_s, step, 0.0) for step, stamp_s in enumerate((1.0, 2.0, 3.0), start=1)]
-    shots = join([frame], reports, 0, "go")
+    stamps = (1.0, 2.0, 3.0)
+    actions = [StepAction(stamp_s, step, 0) for step, stamp_s in enumerate(stamps, start=1)]
+    reports = [make_report(stamp_s, step, 0.0) for step, stamp_s in enumerate(stamps, start=1)]
+    shots = join([frame], actions, reports, 0, "go")
     assert [shot.step for shot in shots] == [2, 3]
 
 

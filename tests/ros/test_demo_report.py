@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -123,6 +124,21 @@ def test_budget_change_is_recorded_at_the_step_where_it_took_effect() -> None:
     assert entry["budget_changes"] == [{"step": 3, "budget": TIGHT}]
 
 
+def test_a_chunk_is_counted_once_in_costs_and_step_by_step_in_steps() -> None:
+    shots = tuple(
+        replace(make_shot(step, 2 if step <= 3 else 0, WIDE if step <= 3 else TIGHT), asked=step in (1, 4))
+        for step in range(1, 6)
+    )
+    record = make_subtask([], [], shots=shots, steps=5)
+    entry = record.as_json(len(LAYERS))
+    assert (entry["steps"], entry["policy_steps"], entry["exits"]) == (5, 2, [2, 0])
+    assert entry["mean_gmac"] == pytest.approx(FULL_GMAC * (3 + 1) / 3 / 2)
+    assert entry["budget_changes"] == [{"step": 2, "budget": TIGHT}]
+    page = Page(render_page(make_record(record).as_json()))
+    assert "5 steps, the policy was asked at 2 of them" in page.text
+    assert "then 33% of the full model from policy step 2" in page.text
+
+
 def test_report_file_is_plain_json_with_the_promised_keys(tmp_path: Path) -> None:
     record = make_record(make_subtask([0, 1], [WIDE, WIDE]), make_subtask([1], [TIGHT], success=False))
     record.write_json(tmp_path / "report.json")
@@ -184,7 +200,7 @@ def test_timeline_shows_each_run_of_exits_and_the_budget_change() -> None:
     subtask = make_subtask([0, 0, 1, 0], [WIDE, WIDE, WIDE, TIGHT])
     html = render_page(make_record(subtask).as_json())
     for words in ("steps 1 to 2: exit 0, 2 layers", "step 3: exit 1, 4 layers", "step 4: exit 0, 2 layers"):
-        assert f"open_drawer, {words}" in html
+        assert f"open_drawer, policy {words}" in html
     # Three of four steps lie in front of the change, in the chart of the run and in that of the subtask.
     assert html.count('<line class="budget" x1="720.00"') == 2
 

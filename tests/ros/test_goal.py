@@ -4,13 +4,14 @@ import numpy as np
 import pytest
 
 from deer_policies.errors import ConfigError
+from deer_ros.control.action_queue import ActionQueue
 from deer_ros.control.goal import Goal, GoalLimits, GoalOutcome, gripper_action_now
 
 LIMITS = GoalLimits(default_max_steps=360, frame_timeout_s=2.0)
 
 
 def make_goal(instruction="open the drawer", max_steps=3, began_stamp_s=5.0):
-    return Goal(b"0" * 16, instruction, max_steps, began_stamp_s, progress_s=0.0)
+    return Goal(b"0" * 16, instruction, max_steps, began_stamp_s, progress_s=0.0, queue=ActionQueue(1, 1.0))
 
 
 def test_the_first_end_is_the_end():

@@ -1,150 +1,21 @@
 """The policy node with a scripted policy and cameras: transitions, bad input, faults, repeats, cancellation."""
 
-import contextlib
-import threading
 import time
 
 import numpy as np
 import pytest
 import rclpy
-from deer_msgs.msg import PolicyAction
 from lifecycle_msgs.msg import Transition
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
-from sensor_msgs.msg import Image, JointState
 from std_msgs.msg import String
 
 from deer_policies.errors import CheckpointError, ConfigError
-from deer_policies.interfaces import ActionChunk, Budget, ExitReport, PolicyInfo
+from deer_policies.interfaces import Budget, PolicyInfo
 from deer_ros import graph
 from deer_ros.bringup import free_domain_id
-from deer_ros.client import StackClient
-from deer_ros.conversions import ns_to_stamp, rgb_to_image
 from deer_ros.errors import StackError
 from deer_ros.nodes.policy_node import PolicyNode
-from deer_ros.quality import COMMANDS, FRAMES
 from deer_ros.reports import Outcome
-
-DEADLINE_S = 10.0
-JOINTS = (-1.21779206, 1.03987646, 2.11978261, -2.34205014, -0.87015947, 1.64119353, 0.55344866)
-STATIC, GRIPPER = np.full((6, 6, 3), 7, np.uint8), np.full((4, 4, 3), 9, np.uint8)
-
-
-class ScriptedPolicy:
-    """Counts its steps in its state; what it does can be changed while it runs."""
-
-    def __init__(self):
-        self.info = PolicyInfo("scripted", (1, 3), STATIC.shape, GRIPPER.shape)
-        self.budget = Budget()
-        self.loaded_as = None
-        self.load_error = None
-        self.step_error = None
-        self.step_time_s = 0.0
-        self.seen = []
-
-    def load(self, *parameters):
-        self.loaded_as = parameters
-        if self.load_error is not None:
-            raise self.load_error
-        return self
-
-    def set_budget(self, budget):
-        self.budget = budget
-
-    def initial_state(self):
-        return 0
-
-    def step(self, observation, state):
-        if observation.instruction != "warm up":
-            self.seen.append((observation, state))
-            if self.step_error is not None:
-                raise self.step_error
-        time.sleep(self.step_time_s)
-        action = np.array([[0.01 * (state + 1), 0, 0, 0, 0, 0, -1]], np.float32)
-        return ActionChunk(action), state + 1, ExitReport(0, 1, (), (1.0, 1.0), 1.0, 2.0, 3.0, 4.0, 0.1)
-
-
-class Rig:
-    """A policy node in a thread, a client, and cameras that the test triggers."""
-
-    def __init__(self):
-        self.policy = ScriptedPolicy()
-        domain_id = free_domain_id()
-        settings = ["frame_timeout_s:=1.0", "max_image_age_s:=0.5", "default_max_steps:=5", "image_slop_s:=0.0"]
-        arguments = [item for setting in settings for item in ("-p", setting)]
-        rclpy.init(args=["--ros-args", *arguments], domain_id=domain_id)
-        self.node = PolicyNode(self.policy.load)
-        self.executor = SingleThreadedExecutor()
-        self.executor.add_node(self.node)
-        self.thread = threading.Thread(target=self.spin, daemon=True)
-        self.thread.start()
-        self.client = StackClient(domain_id)
-        node = self.client.node
-        self.static = node.create_publisher(Image, graph.STATIC_IMAGE, FRAMES)
-        self.gripper = node.create_publisher(Image, graph.GRIPPER_IMAGE, FRAMES)
-        self.joints = node.create_publisher(JointState, graph.JOINT_STATES, FRAMES)
-        self.actions = []
-        node.create_subscription(PolicyAction, graph.POLICY_ACTION, self.actions.append, COMMANDS)
-        self.stamp_ns = 10**9
-
-    def spin(self):
-        with contextlib.suppress(ExternalShutdownException):
-            self.executor.spin()
-
-    def close(self):
-        self.client.close()
-        self.executor.shutdown()
-        self.thread.join(DEADLINE_S)
-        self.node.destroy_node()
-        rclpy.try_shutdown()
-
-    def change(self, *transitions):
-        for transition in transitions:
-            self.client.change_state("policy", transition, DEADLINE_S)
-
-    def bring_up(self):
-        self.change(Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE)
-        wait(lambda: self.static.get_subscription_count() and self.joints.get_subscription_count())
-
-    def show(self, static=STATIC, joints=JOINTS, new=True, encoding="rgb8"):
-        """Publishes one frame; `new` gives it a stamp of its own."""
-        self.stamp_ns += 33_000_000 * new
-        stamp = ns_to_stamp(self.stamp_ns)
-        message = JointState(name=[f"panda_joint{index}" for index in range(1, 8)], position=list(joints))
-        message.name += ["panda_finger_joint1", "panda_finger_joint2"]
-        message.position.extend((0.02, 0.02))
-        message.header.stamp = stamp
-        self.joints.publish(message)
-        self.gripper.publish(rgb_to_image(GRIPPER, stamp, ""))
-        picture = rgb_to_image(static, stamp, "")
-        picture.encoding = encoding
-        self.static.publish(picture)
-
-    def show_until(self, condition, **frame):
-        """Shows new frames at a steady rate until the condition holds."""
-
-        def shown():
-            self.show(**frame)
-            time.sleep(0.03)
-            return condition()
-
-        wait(shown)
-
-    def follow(self, **frame):
-        """Follows an instruction on frames that keep coming, to its end."""
-        goal = self.client.send("go")
-        results = []
-        waiting = threading.Thread(target=lambda: results.append(goal.result(DEADLINE_S)))
-        waiting.start()
-        self.show_until(lambda: results, **frame)
-        waiting.join()
-        return results[0]
-
-
-def wait(condition):
-    deadline = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < deadline, "the condition did not come true in time"
-        time.sleep(0.01)
+from tests.ros.policy_rig import DEADLINE_S, GRIPPER, JOINTS, STATIC, Rig, ScriptedPolicy, wait
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import pytest
 
 from deer_policies.errors import BudgetError, CheckpointError
 from deer_policies.interfaces import ActionChunk, Budget, ExitReport, Observation, PolicyInfo
+from deer_ros.control.action_queue import ActionQueue
 from deer_ros.control.goal import Goal, GoalOutcome
 from deer_ros.control.inference_worker import InferenceWorker
 from deer_ros.control.policy_runner import PolicyRunner, StaleObservationError, StepRequest
@@ -17,7 +18,7 @@ WAIT_S = 5.0
 
 
 class CountingPolicy:
-    """Its state counts its steps, and its action's x tells the count in hundredths."""
+    """Its state counts its steps, and its first action's x tells the count in hundredths; the others follow."""
 
     def __init__(self):
         self.info = PolicyInfo("counting", (1, 3), (4, 4, 3), (2, 2, 3))
@@ -25,6 +26,7 @@ class CountingPolicy:
         self.gate = threading.Event()
         self.gate.set()
         self.threads = set()
+        self.horizon = 1
 
     def set_budget(self, budget):
         self.threads.add(threading.get_ident())
@@ -40,8 +42,10 @@ class CountingPolicy:
         self.gate.wait(WAIT_S)
         if observation.instruction == "fail":
             raise ValueError("a fault in the model")
-        action = np.array([[0.01 * (state + 1), 0, 0, 0, 0, 0, 1]], np.float32)
-        return ActionChunk(action), state + 1, ExitReport(0, 1, (), (1.0, 1.0), 1.0, 2.0, 3.0, 4.0, 0.1)
+        actions = np.array(
+            [[0.01 * (state + 1 + place), 0, 0, 0, 0, 0, 1] for place in range(self.horizon)], np.float32
+        )
+        return ActionChunk(actions), state + 1, ExitReport(0, 1, (), (1.0, 1.0), 1.0, 2.0, 3.0, 4.0, 0.1)
 
 
 def observation(instruction="go"):
@@ -50,7 +54,7 @@ def observation(instruction="go"):
 
 
 def make_goal():
-    return Goal(b"0" * 16, "go", 100, 0.0, progress_s=0.0)
+    return Goal(b"0" * 16, "go", 100, 0.0, progress_s=0.0, queue=ActionQueue(1, 1.0))
 
 
 @pytest.fixture
@@ -68,7 +72,7 @@ def ask(runner, goal, stamp_ns=0, instruction="go", received_s=None):
 
 
 def x_of(delivered):
-    return delivered.get(timeout=WAIT_S)[1].result(0).action.values[0]
+    return delivered.get(timeout=WAIT_S)[1].result(0).actions[0].values[0]
 
 
 def test_each_goal_has_its_own_state(running):
@@ -79,6 +83,14 @@ def test_each_goal_has_its_own_state(running):
         ask(runner, goal)
         values.append(x_of(delivered))
     np.testing.assert_allclose(values, (0.01, 0.01, 0.02, 0.03, 0.02), rtol=1e-6)
+
+
+def test_a_result_holds_the_whole_chunk(running):
+    policy, runner, delivered = running
+    policy.horizon = 3
+    ask(runner, make_goal())
+    actions = delivered.get(timeout=WAIT_S)[1].result(0).actions
+    np.testing.assert_allclose([action.values[0] for action in actions], (0.01, 0.02, 0.03), rtol=1e-6)
 
 
 def test_a_waiting_request_is_replaced_by_the_newest(running):

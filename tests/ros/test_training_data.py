@@ -18,6 +18,7 @@ from deer_ros.cli.training_data import ATTEMPTS, plan_round
 from deer_sim import instructions
 from deer_sim.collection import Episode
 from deer_sim.landmarks import LANDMARKS
+from deer_sim.playtable.scene import find_scene
 
 CONFIG = changed(deer_nano(), {"preprocess": {"image_size": 32}, "vision": {"image_size": 32}})
 
@@ -63,6 +64,8 @@ def test_an_episode_has_what_is_seen_at_every_third_step_and_the_labels_of_the_n
     assert 0.5 < episode.known.mean() < 1.0
     assert episode.landmarks.shape == (len(looks), 2, len(LANDMARKS), 3)
     assert episode.landmarks[:, 0, :, 2].all()
+    assert np.unique(episode.focus, axis=0).shape == (1, 5)
+    np.testing.assert_allclose(episode.focus[0, 0], find_scene("D").button_x, rtol=1e-6)
 
 
 def test_starts_at_which_the_expert_fails_are_replaced(

@@ -87,6 +87,19 @@ def test_strip_grows_with_each_step_and_higher_for_deeper_exits() -> None:
     assert not shows(strip[:, :-10], exit_colour(0, 4))
 
 
+def test_a_step_without_a_question_costs_nothing() -> None:
+    """The lower bar of the ladder's panel is the mean: a deep exit once and a shallow one, held for three steps."""
+
+    def mean_bar(*shots: Shot) -> np.ndarray:
+        composer = FilmComposer(LAYERS, (None,), "title", 0.04)
+        frame = [composer.frame(shot) for shot in shots][-1]
+        return frame[LADDER[3] - 60 : LADDER[3], LADDER[0] : LADDER[2]]
+
+    held = make_shot(0, asked=False)
+    assert np.array_equal(mean_bar(make_shot(3), make_shot(0), held, held), mean_bar(make_shot(3), make_shot(0)))
+    assert not np.array_equal(mean_bar(make_shot(3), make_shot(0), make_shot(0)), mean_bar(make_shot(3), make_shot(0)))
+
+
 def test_budget_change_is_marked_where_it_happens() -> None:
     _, top, right, _ = STRIP
     above = slice(top - 9, top)

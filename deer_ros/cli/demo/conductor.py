@@ -88,7 +88,8 @@ class Conductor:
                 instruction=link.instruction,
                 success=ended.outcome is Outcome.DONE,
                 reason=ended.reason,
-                steps=ended.steps,
+                # An interrupted chunk has gone on since the feedback that came when it began.
+                steps=max(ended.steps, shots[-1].step if shots else 0),
                 budget_gmac=shots[0].budget_gmac if shots else budget_before,
                 shots=shots,
             )

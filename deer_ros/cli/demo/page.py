@@ -14,7 +14,7 @@ CHART_HEIGHT = 120.0
 
 @dataclass(frozen=True)
 class Bar:
-    """Neighbouring steps that took the same exit, as a rectangle, with the words shown when it is pointed at."""
+    """Neighbouring policy steps that took the same exit, as a rectangle, with the words shown when it is pointed at."""
 
     x: float
     y: float
@@ -34,7 +34,7 @@ class Mark:
 
 @dataclass(frozen=True)
 class Timeline:
-    """The exit taken at each step: higher bars ran more layers."""
+    """The exit taken at each policy step: higher bars ran more layers."""
 
     bars: tuple[Bar, ...]
     budget_marks: tuple[Mark, ...]
@@ -57,7 +57,7 @@ class Card:
 
 @dataclass(frozen=True)
 class Period:
-    """The steps under one budget: how deep the policy ran then."""
+    """The policy steps under one budget: how deep the policy ran then."""
 
     budget: str
     steps: int
@@ -101,7 +101,7 @@ def budget_words(entry: dict[str, Any], full_gmac: float) -> str:
     """The budget of a subtask and how it changed."""
     words = [share_words(entry["budget"], full_gmac)]
     for change in entry["budget_changes"]:
-        words.append(f"{share_words(change['budget'], full_gmac)} from step {change['step']}")
+        words.append(f"{share_words(change['budget'], full_gmac)} from policy step {change['step']}")
     return ", then ".join(words)
 
 
@@ -124,7 +124,7 @@ def slowest_median(entries: list[dict[str, Any]]) -> float | None:
 
 
 def periods(report: dict[str, Any]) -> list[Period]:
-    """The steps of the whole run, grouped by the budget that was in force, in order of time."""
+    """The policy steps of the whole run, grouped by the budget that was in force, in order of time."""
     layers = report["exit_layers"]
     groups: list[tuple[float | None, list[int]]] = []
     for entry in report["subtasks"]:
@@ -144,7 +144,7 @@ def periods(report: dict[str, Any]) -> list[Period]:
 
 
 def timeline(report: dict[str, Any], entries: list[dict[str, Any]]) -> Timeline:
-    """The exits of one or more subtasks as bars; neighbouring steps with the same exit are one bar."""
+    """The exits of one or more subtasks as bars; neighbouring policy steps with the same exit are one bar."""
     layers, count = report["exit_layers"], len(report["exit_layers"])
     total = max(sum(len(entry["exits"]) for entry in entries), 1)
     pitch = CHART_WIDTH / total
@@ -164,7 +164,7 @@ def timeline(report: dict[str, Any], entries: list[dict[str, Any]]) -> Timeline:
         for first, length, exit_index in runs(entry["exits"]):
             height = CHART_HEIGHT * (exit_index + 1) / count
             last = first + length
-            steps = f"step {last}" if length == 1 else f"steps {first + 1} to {last}"
+            steps = f"policy step {last}" if length == 1 else f"policy steps {first + 1} to {last}"
             bars.append(
                 Bar(
                     x=(place + first) * pitch,

@@ -21,7 +21,7 @@ BLOCKS = "▁▂▃▄▅▆▇█"
 STRIP_STEPS = 48
 """Exits shown of a subtask; fewer in a narrow terminal."""
 PLAIN_EVERY = 30
-"""Plain output tells of every 30th step, one second of the robot's time."""
+"""Plain output tells of the robot about every 30 control steps, a second of its time."""
 
 
 class Progress(Protocol):
@@ -40,7 +40,7 @@ class Progress(Protocol):
         ...
 
     def step(self, feedback: StepFeedback) -> None:
-        """The policy took a step."""
+        """The policy was asked."""
         ...
 
     def end(self, record: SubtaskRecord) -> None:
@@ -70,10 +70,13 @@ class Tally:
     exits: list[int] = field(default_factory=list)
     spent_gmac: float = 0.0
     full_gmac: float = 0.0
+    steps: int = 0
+    """Control steps of the subtask so far; exits and costs are by policy step."""
 
     def add(self, feedback: StepFeedback) -> None:
-        """Counts a step."""
+        """Counts a policy step."""
         self.exits.append(feedback.exit_index)
+        self.steps = feedback.step
         self.spent_gmac += feedback.llm_gmac
         self.full_gmac += feedback.full_llm_gmac
 
@@ -108,9 +111,10 @@ class PlainProgress:
         self.note(f'{number + 1}/{self._count} "{link.instruction}" ({link.task})')
 
     def step(self, feedback: StepFeedback) -> None:
-        """Prints every `PLAIN_EVERY`th step."""
+        """Prints a step each `PLAIN_EVERY` control steps, or the next one at which the policy was asked."""
+        before = self._tally.steps
         self._tally.add(feedback)
-        if feedback.step % PLAIN_EVERY == 0:
+        if feedback.step // PLAIN_EVERY > before // PLAIN_EVERY:
             self.note(
                 f"    step {feedback.step:3d}  exit {feedback.exit_index} of {self._exit_count - 1}  "
                 f"{feedback.latency_ms:5.1f} ms  {self._tally.share:.0%} of the full model so far"
@@ -167,7 +171,7 @@ class LiveProgress:
         self._running = number
 
     def step(self, feedback: StepFeedback) -> None:
-        """Counts a step; the panel is drawn from these figures."""
+        """Counts a policy step; the panel is drawn from these figures."""
         if self._running is not None:
             self._tallies[self._running].add(feedback)
             self._whole.add(feedback)
@@ -205,7 +209,7 @@ class LiveProgress:
         for number, link in enumerate(self._links):
             tally = self._tallies[number]
             sign, style = self._sign(number)
-            steps = f"{len(tally.exits)} steps" if tally.exits else ""
+            steps = f"{tally.steps} steps" if tally.exits else ""
             share = f"{tally.share:.0%}" if tally.exits else ""
             words = Text(link.instruction, style="bold" if number == self._running else style if sign == "✗" else "")
             table.add_row(Text(sign, style=style), words, steps, self._strip(tally.exits), share)

@@ -24,7 +24,7 @@ class SubtaskRecord:
         reason: how it ended, in words.
         steps: control steps that the robot took.
         budget_gmac: average budget of the language model when it began, None for no limit.
-        shots: one for each step whose exit report was received.
+        shots: one for each control step that was seen and reported.
     """
 
     task: str
@@ -36,21 +36,27 @@ class SubtaskRecord:
     shots: tuple[Shot, ...]
 
     def as_json(self, exit_count: int) -> dict[str, Any]:
-        """The subtask's entry in report.json; means and quantiles are None where not a single step was taken."""
-        reports = [shot.report for shot in self.shots]
+        """The subtask's entry in report.json; means and quantiles are None where not a single step was taken.
+
+        `steps` are control steps. Costs, exits and the places of budget changes are by policy steps: control steps at
+        which the policy was asked, one a chunk of actions.
+        """
+        asked = [shot for shot in self.shots if shot.asked]
+        reports = [shot.report for shot in asked]
         taken = Counter(report.exit_index for report in reports)
         latencies = [report.latency_ms for report in reports]
         changes = []
         budget = self.budget_gmac
-        for shot in self.shots:
+        for policy_step, shot in enumerate(asked, start=1):
             if shot.budget_gmac != budget:
                 budget = shot.budget_gmac
-                changes.append({"step": shot.step, "budget": budget})
+                changes.append({"step": policy_step, "budget": budget})
         return {
             "task": self.task,
             "instruction": self.instruction,
             "success": self.success,
             "steps": self.steps,
+            "policy_steps": len(asked),
             "exit_counts": {str(index): taken[index] for index in range(exit_count)},
             "mean_gmac": _mean([report.llm_gmac for report in reports]),
             "full_gmac": reports[-1].full_llm_gmac if reports else None,
@@ -72,8 +78,8 @@ class DemoRecord:
         policy: name of the policy.
         weights_sha256: of its weight file.
         exit_layers: 0-based layer of each exit, shallowest first.
-        full_gmac: cost of a step of the whole language model at the usual length of an instruction, which budgets are
-            parts of. The `full_gmac` of a subtask is for its own instruction.
+        full_gmac: cost of a policy step of the whole language model at the usual length of an instruction, which
+            budgets are parts of. The `full_gmac` of a subtask is for its own instruction.
         seed: of start, chain and wordings.
         command: that makes this demonstration again.
         started: date and time, ISO 8601 with the offset from UTC.
@@ -108,11 +114,11 @@ class DemoRecord:
 
     @property
     def shots(self) -> list[Shot]:
-        """The steps of all subtasks, in order."""
+        """The control steps of all subtasks, in order."""
         return [shot for subtask in self.subtasks for shot in subtask.shots]
 
     def as_json(self) -> dict[str, Any]:
-        """The content of report.json; costs in 1e9 MAC a step, of the language model alone unless named 'total'."""
+        """The content of report.json; costs in 1e9 MAC a policy step, of the language model unless named 'total'."""
         return {
             "subtasks": [subtask.as_json(len(self.exit_layers)) for subtask in self.subtasks],
             "seed": self.seed,

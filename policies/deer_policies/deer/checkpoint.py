@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 from collections.abc import Callable, Iterator
@@ -20,7 +19,7 @@ from deer_policies.deer.budget import CostModel, loadable_exits
 from deer_policies.deer.config import DeerConfig
 from deer_policies.deer.policy import DeerPolicy
 from deer_policies.deer.precision import Storage, converted, is_packed, precision_named
-from deer_policies.deer.tensor_files import read_tensors, write_tensors
+from deer_policies.deer.tensor_files import content_sha256, read_tensors, write_tensors
 from deer_policies.deer.thresholds import Calibration, Tuned
 from deer_policies.deer.tokenizer import Tokenizer
 from deer_policies.errors import CheckpointError, ConfigError, DeerError, listed
@@ -34,6 +33,7 @@ CALIBRATION = "calibration."
 CALIBRATION_TENSORS = ("values", "tokens", "errors", "episodes")
 """Fields of `Calibration` that are tensors; the first is always there."""
 AUXILIARY = "auxiliary_heads."
+PROVENANCE = "provenance"
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,9 @@ class Checkpoint:
         budget: in force when the policy starts.
         provenance: seed, recipe, scores: plain JSON values.
         untrained: whether the action heads hold initial values only; it can then be trained on, but not run.
-        sha256: of the file, empty for one that was not read from a file.
+        sha256: of all that the file holds but its provenance: weights, configuration, tokenizer, calibration, budget.
+            Noting scores in a checkpoint leaves it, so that they stay the scores of this very file; empty for one that
+            was not read from a file.
     """
 
     model: DeerModel
@@ -84,7 +86,7 @@ def save(
         "config": json.dumps(checkpoint.model.config.to_dict()),
         "tokenizer": checkpoint.tokenizer.to_json(),
         "budget": json.dumps(asdict(checkpoint.budget)),
-        "provenance": json.dumps(checkpoint.provenance),
+        PROVENANCE: json.dumps(checkpoint.provenance),
         "untrained": json.dumps(checkpoint.untrained),
     }
     calibration = checkpoint.calibration
@@ -101,6 +103,19 @@ def _written(name: str, tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tenso
     if is_packed(tensor):
         raise CheckpointError(f"{name} is packed as integers, which is for running only; load it as float32 to save it")
     return converted(name, tensor, dtype)
+
+
+def save_with_provenance(path: str | Path, source: Path, provenance: dict[str, Any]) -> None:
+    """Writes a copy of a checkpoint's file with another provenance; its `Checkpoint.sha256` stays the same.
+
+    Raises:
+        CheckpointError: if the source is damaged or no checkpoint.
+    """
+    with _errors_explained(source), safetensors.safe_open(source, "pt") as file:
+        metadata = file.metadata() or {}
+        _config(source, metadata)
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+    write_tensors(Path(path), tensors, {**metadata, PROVENANCE: json.dumps(provenance)})
 
 
 def find(name_or_path: str | Path) -> Path:
@@ -160,12 +175,14 @@ def load(
             logger.warning("%s: no %s kernel takes the shape of %s", path, held.name, listed(storage.unpacked))
         calibration = _calibration(path, file, metadata, config)
         budget = Budget(**json.loads(metadata.get("budget", "{}")))
-        provenance = json.loads(metadata.get("provenance", "{}"))
+        provenance = json.loads(metadata.get(PROVENANCE, "{}"))
         untrained = bool(json.loads(metadata.get("untrained", "false")))
         shapes = {name: like.shape for name, like in wanted.items()}
         weights = {name: storage.stored(name, tensor, device) for name, tensor in read_tensors(path, shapes)}
     model = DeerModel.from_weights(config, weights, auxiliary_heads, exits)
-    return Checkpoint(model.to(device), tokenizer, calibration, budget, provenance, untrained, _sha256(path))
+    return Checkpoint(
+        model.to(device), tokenizer, calibration, budget, provenance, untrained, content_sha256(path, PROVENANCE)
+    )
 
 
 def read_config(name_or_path: str | Path) -> DeerConfig:
@@ -272,8 +289,3 @@ def _calibration(path: Path, file: Any, metadata: dict[str, str], config: DeerCo
     return Calibration(
         criterion=described["criterion"], source=described["source"], tuned=tuned, paced=paced, **recorded
     )
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -62,7 +62,7 @@ class DeerPolicy:
         calibration: criterion values; without them an average budget is refused.
         budget: in force from the start; no limits by default.
         details: provenance, for reports.
-        weights_sha256: of the file that the weights came from.
+        weights_sha256: see `PolicyInfo`.
         clock: tells latencies and deadlines.
         """
         if tokenizer.vocabulary > model.config.language.vocabulary:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -63,3 +64,12 @@ def read_tensors(path: Path, shapes: Mapping[str, torch.Size]) -> Iterator[tuple
                 mapped += tensor.numel() * tensor.element_size()
                 yield name, tensor
                 del tensor
+
+
+def content_sha256(path: Path, apart: str) -> str:
+    """Hash of all that a file holds but one entry of its metadata: what is noted there later changes nothing."""
+    with open(path, "rb") as file:
+        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+        header.get("__metadata__", {}).pop(apart, None)
+        digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
+        return hashlib.file_digest(file, lambda: digest).hexdigest()

@@ -58,6 +58,7 @@ class BatchDrawer:
             weight=torch.from_numpy(windows.weight),
             scene=torch.from_numpy(windows.scene),
             landmarks=torch.from_numpy(windows.landmarks),
+            focus=torch.from_numpy(windows.focus),
             starts=torch.from_numpy(windows.starts),
             exits=draw_exits(settings.samplings, batch, window, self._exits, generator, self._official),
         )

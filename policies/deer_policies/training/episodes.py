@@ -15,7 +15,7 @@ import numpy as np
 from deer_policies.errors import ConfigError
 from deer_policies.training.wording_draws import drawn_wordings
 
-_VALUES = ("proprioception", "labels", "known", "scene", "landmarks")
+_VALUES = ("proprioception", "labels", "known", "scene", "landmarks", "focus")
 """What a file holds beside task and images."""
 
 
@@ -34,6 +34,7 @@ class Episode:
             known.
         landmarks: (steps, views, landmarks, 3) float32, where things are in the images: column and row as a share of
             the picture, and 1 where it is in it; no landmarks if that is not known.
+        focus: (steps, values) float32, what the instruction is about; no values if that is not known.
     """
 
     images: np.ndarray
@@ -44,6 +45,7 @@ class Episode:
     known: np.ndarray
     scene: np.ndarray
     landmarks: np.ndarray
+    focus: np.ndarray
 
     def __post_init__(self) -> None:
         steps = len(self.images)
@@ -56,9 +58,9 @@ class Episode:
                 f"{steps} images, proprioception {self.proprioception.shape}, labels {self.labels.shape}, known "
                 f"{self.known.shape}: they must be (steps, 15), (steps, horizon, 7) and (steps, horizon)"
             )
-        counts = [len(part) for part in (self.known, self.scene, self.landmarks)]
+        counts = [len(part) for part in (self.known, self.scene, self.landmarks, self.focus)]
         if counts != [steps] * len(counts):
-            raise ConfigError(f"{steps} images and {counts} labels, scenes and landmarks: make them equal")
+            raise ConfigError(f"{steps} images and {counts} labels, scenes, landmarks and focuses: make them equal")
         if not self.instructions:
             raise ConfigError(f"episode of task {self.task!r} has no instruction; give at least one wording")
 
@@ -108,6 +110,7 @@ class Windows:
         weight: (batch, window, horizon) float32, 1 for a label, 0 for none and after an episode's end.
         scene: (batch, window, values) float32; see `Episode`.
         landmarks: (batch, window, views, landmarks, 3) float32; see `Episode`.
+        focus: (batch, window, values) float32; see `Episode`.
         instructions: one text a stream, drawn anew for each window.
         starts: (batch,) bool, True where the recurrent state starts anew.
     """
@@ -118,6 +121,7 @@ class Windows:
     weight: np.ndarray
     scene: np.ndarray
     landmarks: np.ndarray
+    focus: np.ndarray
     instructions: list[str]
     starts: np.ndarray
 
@@ -147,6 +151,7 @@ class EpisodeStreams:
         # Recordings of others don't tell the scene; what some of the episodes lack is left out for all.
         self._values = min(episode.scene.shape[1] for episode in self._episodes)
         self._landmarks = min(episode.landmarks.shape[2] for episode in self._episodes)
+        self._focus = min(episode.focus.shape[1] for episode in self._episodes)
         self._window = window
         self._rng = rng
         self._carry_state = carry_state
@@ -195,6 +200,7 @@ class EpisodeStreams:
         weight = np.zeros(labels.shape[:3], np.float32)
         scene = np.zeros((batch, window, self._values), np.float32)
         landmarks = np.zeros((batch, window, first.images.shape[1], self._landmarks, 3), np.float32)
+        focus = np.zeros((batch, window, self._focus), np.float32)
         starts = np.zeros(batch, bool)
         played = []
         for stream in range(batch):
@@ -208,6 +214,7 @@ class EpisodeStreams:
             weight[stream, :count] = episode.known[part]
             scene[stream, :count] = episode.scene[part, : self._values]
             landmarks[stream, :count] = episode.landmarks[part, :, : self._landmarks]
+            focus[stream, :count] = episode.focus[part, : self._focus]
             starts[stream] = position == 0 or not self._carry_state
         instructions = drawn_wordings([episode.instructions for episode in played], self._rng)
-        return Windows(images, proprioception, labels, weight, scene, landmarks, instructions, starts)
+        return Windows(images, proprioception, labels, weight, scene, landmarks, focus, instructions, starts)

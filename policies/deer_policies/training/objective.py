@@ -16,10 +16,10 @@ from deer_policies.deer.action_head import HeadState
 from deer_policies.deer.backbone import DeerModel
 from deer_policies.training.exit_sampling import gather_exits
 from deer_policies.training.losses import action_loss
+from deer_policies.training.readouts import FOCUS, SCENE, Readouts
 from deer_policies.training.recipe import Optimisation
-from deer_policies.training.scene_readout import SceneReadout
 
-AUXILIARY, SCENE = "auxiliary_", "scene"
+AUXILIARY = "auxiliary_"
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,7 @@ class Batch:
         weight: (batch, window, horizon), 1 for a label, 0 for none and for padding.
         scene: (batch, window, values), what is to be read from the images beside the action; maybe no values.
         landmarks: (batch, window, views, landmarks, 3), where things are in the images; see `SceneReadout.loss`.
+        focus: (batch, window, values), what the instruction is about and where it is; maybe no values.
         starts: (batch,) bool, where the recurrent state starts anew.
         exits: of each sampling, (batch, window) int64.
     """
@@ -46,6 +47,7 @@ class Batch:
     weight: torch.Tensor
     scene: torch.Tensor
     landmarks: torch.Tensor
+    focus: torch.Tensor
     starts: torch.Tensor
     exits: Mapping[str, torch.Tensor]
 
@@ -65,7 +67,7 @@ def head_losses(
     batch: Batch,
     states: Mapping[str, HeadState],
     settings: Optimisation,
-    readout: SceneReadout | None = None,
+    readouts: Readouts | None = None,
 ) -> tuple[dict[str, torch.Tensor], dict[str, HeadState]]:
     """The mean loss of each head over the batch's steps.
 
@@ -74,7 +76,7 @@ def head_losses(
         batch: on the model's device.
         states: of the recurrent heads before the window, by head; empty at the start of episodes.
         settings: which heads, and the gripper's factor.
-        readout: adds the loss 'scene'.
+        readouts: add the losses 'scene' and 'focus'.
 
     Returns:
         Scalars by head ('uniform', 'segments', 'auxiliary_0', ...), and the states after the window, without gradients.
@@ -89,7 +91,8 @@ def head_losses(
         ]
         if settings.auxiliary_weight > 0.0:
             runs += [(f"{AUXILIARY}{k}", head, features[k]) for k, head in enumerate(model.auxiliary_heads)]
-        losses, after = {}, {}
+        losses: dict[str, torch.Tensor] = {}
+        after: dict[str, HeadState] = {}
         for name, head, feature in runs:
             state = states.get(name)
             if state is not None:
@@ -97,15 +100,13 @@ def head_losses(
             pose, gripper_logit, state = head(feature, batch.proprioception, state)
             after[name] = state.detached()
             losses[name] = action_loss(pose, gripper_logit, batch.target, batch.weight, settings.gripper_weight)
-        if readout is not None:
-            scene, landmarks = batch.scene.flatten(0, 1), batch.landmarks.flatten(0, 1)
-            losses[SCENE] = readout.loss(patches, media, scene, landmarks, batch.weight.amax(-1).flatten())
+        if readouts is not None:
+            losses |= readouts.losses(batch, patches, media, features)
     return losses, after
 
 
 def total_loss(losses: Mapping[str, torch.Tensor], settings: Optimisation) -> torch.Tensor:
-    """The scalar to minimise: all heads added, auxiliary ones and the scene's by their factor."""
+    """The scalar to minimise: all heads added, auxiliary ones and what is read by their factor."""
     factors = {name: settings.auxiliary_weight if name.startswith(AUXILIARY) else 1.0 for name in losses}
-    if SCENE in losses:
-        factors[SCENE] = settings.scene_weight
+    factors |= {SCENE: settings.scene_weight, FOCUS: settings.focus_weight}
     return torch.stack([factors[name] * loss for name, loss in losses.items()]).sum()

@@ -25,16 +25,16 @@ def part_of(name: str) -> str:
 
 
 def make_optimiser(
-    model: DeerModel, phase: Phase, settings: Optimisation, readout: nn.Module | None = None
+    model: DeerModel, phase: Phase, settings: Optimisation, readouts: nn.Module | None = None
 ) -> torch.optim.AdamW:
-    """AdamW over what the phase trains, and over the readout beside the model; everything else is frozen.
+    """AdamW over what the phase trains, and over the readouts beside the model; everything else is frozen.
 
     Each group has its factor of the learning rate under 'scale', see `set_rates`.
     """
     groups: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         part = part_of(name)
-        frozen = part != HEADS and (phase.heads_only or part in settings.frozen)
+        frozen = part != HEADS and (phase.heads_only or part in (*settings.frozen, *phase.frozen))
         parameter.requires_grad_(not frozen)
         if not parameter.requires_grad:
             continue
@@ -45,8 +45,8 @@ def make_optimiser(
     entries = [
         {"params": parameters, "weight_decay": decay, "scale": scale} for (decay, scale), parameters in groups.items()
     ]
-    if readout is not None:
-        entries.append({"params": list(readout.parameters()), "weight_decay": settings.weight_decay, "scale": 1.0})
+    if readouts is not None:
+        entries.append({"params": list(readouts.parameters()), "weight_decay": settings.weight_decay, "scale": 1.0})
     return torch.optim.AdamW(entries, lr=phase.learning_rate, betas=(0.9, 0.999))
 
 

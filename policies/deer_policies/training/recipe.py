@@ -25,6 +25,7 @@ class Phase:
         heads_only: freeze all but the action heads (the paper's second phase).
         schedule: of the rate: 'cosine' lowers it to a tenth of the peak, 'constant' keeps it (the paper's).
         head_rate_scale: factor of the rate for the action heads.
+        frozen: parts that this phase leaves alone, out of `PARTS`, beside those of `Optimisation`.
     """
 
     steps: int
@@ -33,6 +34,7 @@ class Phase:
     heads_only: bool = False
     schedule: str = "cosine"
     head_rate_scale: float = 1.0
+    frozen: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.learning_rate <= 0 or self.warmup_steps < 0 or self.head_rate_scale <= 0:
@@ -40,6 +42,7 @@ class Phase:
                 f"a phase needs steps >= 1, learning_rate > 0, warmup_steps >= 0, head_rate_scale > 0; got {self}"
             )
         _among("schedule", [self.schedule], ("cosine", "constant"))
+        _among("frozen", self.frozen, PARTS)
 
 
 @dataclass(frozen=True)
@@ -69,11 +72,13 @@ class Round:
         phase: the training that follows.
         episodes_per_task: episodes to add for each task; 0 in a first round whose episodes are the recipe's `data`.
         expert_acts: True records demonstrations; False lets the policy act and the expert correct (DAgger).
+        ahead: its episodes are made while the round before trains, so the policy that acts in them is one round older.
     """
 
     phase: Phase
     episodes_per_task: int = 0
     expert_acts: bool = False
+    ahead: bool = False
 
 
 @dataclass(frozen=True)
@@ -85,6 +90,8 @@ class Optimisation:
         gripper_weight: factor of the gripper's cross-entropy against the pose's Huber loss.
         scene_weight: factor of the loss that has the scene read from the visual latents, see `scene_readout`; 0 does
             without.
+        focus_weight: factor of the loss that has the thing that the instruction is about read from the features of
+            every exit, see `focus_readout`; 0 does without.
         auxiliary_weight: factor of each exit's own head; 0 trains without auxiliary heads.
         samplings: random-exit samplings for the shared head: 'uniform', 'segments' or both.
         weight_decay, clip_norm: of AdamW and of the gradient.
@@ -103,6 +110,7 @@ class Optimisation:
     window: int = 16
     gripper_weight: float = 0.01
     scene_weight: float = 0.0
+    focus_weight: float = 0.0
     auxiliary_weight: float = 1.0
     samplings: tuple[str, ...] = ("uniform", "segments")
     weight_decay: float = 0.01
@@ -208,6 +216,8 @@ class Recipe:
         first, later = self.rounds[0], self.rounds[1:]
         if self.data is None and not first.expert_acts:
             raise ConfigError("the first round needs expert_acts: true, or the recipe data; nobody else can act yet")
+        if first.ahead or (len(later) > 0 and later[0].ahead and not later[0].expert_acts):
+            raise ConfigError("a round that is made ahead needs one before it, and a policy that acts in it two")
         if self.data is not None and (first.expert_acts or first.episodes_per_task):
             raise ConfigError("the first round trains on the data; leave out its expert_acts and episodes_per_task")
         if any(part.episodes_per_task < 1 for part in (later if self.data else self.rounds)):
@@ -215,10 +225,11 @@ class Recipe:
         for part in ("language", "vision"):
             if self.weights is not None and getattr(self, part) is not None:
                 raise ConfigError(f"a recipe names both weights and a {part} phase; start from the one or the other")
-        if (self.vision is not None or self.optimisation.scene_weight) and any(self.optimisation.shift_px):
+        settings = self.optimisation
+        if (self.vision is not None or settings.scene_weight or settings.focus_weight) and any(settings.shift_px):
             raise ConfigError(
-                "in shifted images things are elsewhere than the scene says; with a vision phase or a scene_weight set "
-                "shift_px to [0, 0]"
+                "in shifted images things are elsewhere than the scene says; with a vision phase, a scene_weight or a "
+                "focus_weight set shift_px to [0, 0]"
             )
         if not self.scenes:
             raise ConfigError("a recipe needs scenes, at least one")
@@ -252,19 +263,43 @@ def _build(kind: type, values: dict[str, Any], where: str) -> Any:
         raise ConfigError(f"{where}: {error}") from error
 
 
-def load_recipe(path: Path) -> Recipe:
-    """Reads a recipe. Raises ConfigError naming the place of a mistake."""
+def _read(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """The settings in a file, on top of those of the recipe that it names as `base`, by a path beside it."""
     try:
         values = yaml.safe_load(path.read_text())
     except (OSError, yaml.YAMLError) as error:
         raise ConfigError(f"cannot read the recipe {path}: {error}") from error
     if not isinstance(values, dict):
         raise ConfigError(f"{path} must be a mapping of settings")
-    values = dict(values)
+    if "base" not in values:
+        return values
+    if "name" not in values:
+        raise ConfigError(f"{path} has no name; with its base's it would go on with that recipe's run")
+    if path.resolve() in above:
+        raise ConfigError(f"{path} is in the end its own base; name another")
+    base = _read(path.parent / str(values.pop("base")), (*above, path.resolve()))
+    return _overridden(base, values)
+
+
+def _overridden(base: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
+    """Mappings are merged; whatever else the second has, lists too, stands for what the first had."""
+    merged = dict(base)
+    for name, value in values.items():
+        both = isinstance(value, dict) and isinstance(base.get(name), dict)
+        merged[name] = _overridden(base[name], value) if both else value
+    return merged
+
+
+def load_recipe(path: Path) -> Recipe:
+    """Reads a recipe. Raises ConfigError naming the place of a mistake."""
+    values = _read(path)
     rounds = []
     for index, entry in enumerate(values.get("rounds") or []):
         where = f"{path}: rounds[{index}]"
-        entry = dict(entry, phase=_build(Phase, entry.get("phase", {}), f"{where}.phase"))
+        phase = entry.get("phase", {})
+        if isinstance(phase, dict) and "frozen" in phase:
+            phase = dict(phase, frozen=tuple(phase["frozen"]))
+        entry = dict(entry, phase=_build(Phase, phase, f"{where}.phase"))
         rounds.append(_build(Round, entry, where))
     values["rounds"] = tuple(rounds)
     values["heads"] = _build(Phase, dict(values.get("heads", {}), heads_only=True), f"{path}: heads")

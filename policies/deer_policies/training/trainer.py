@@ -25,8 +25,8 @@ from deer_policies.training.objective import Batch, cpu_attention, head_losses, 
 from deer_policies.training.optimiser import make_optimiser, scheduled_rate, set_rates
 from deer_policies.training.parallel import Processes
 from deer_policies.training.read_ahead import ReadAhead
+from deer_policies.training.readouts import Readouts
 from deer_policies.training.recipe import Optimisation, Phase, Validation
-from deer_policies.training.scene_readout import SceneReadout
 from deer_policies.training.validation import held_out_loss
 
 logger = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ class Trainer:
         processes: Processes | None = None,
         validation: Validation | None = None,
         held_out: Sequence[Episode] = (),
-        readout: SceneReadout | None = None,
+        readouts: Readouts | None = None,
         save_every_s: float = 120.0,
     ) -> None:
         """Args:
@@ -59,7 +59,7 @@ class Trainer:
         processes: of this run; None for this one alone, on the CPU.
         validation: when to stop early; None never does.
         held_out: episodes for it.
-        readout: trained beside the model; None leaves the scene alone.
+        readouts: trained beside the model, see `head_losses`; None leaves them out.
         save_every_s: how often the state is saved; it is saved at the end of a phase and after Ctrl-C as well.
 
         Raises:
@@ -71,8 +71,8 @@ class Trainer:
         for parameter in self.model.vision.parameters():
             if parameter.ndim == 4:
                 parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
-        self._readout = None if readout is None else readout.to(self._processes.device)
-        for module in (self.model, self._readout):
+        self._readouts = None if readouts is None else readouts.to(self._processes.device)
+        for module in (self.model, self._readouts):
             if module is not None:
                 self._processes.copy_from_first(module)
         self.average = copy.deepcopy(model).eval()
@@ -84,7 +84,7 @@ class Trainer:
         self._validation = validation
         self._held_out = held_out
         self._save_every_s = save_every_s
-        self._read_in_phase = self._readout
+        self._read_in_phase = self._readouts
         self._phase = ""
         self._phase_step = 0
         self._finished: list[str] = []
@@ -110,8 +110,8 @@ class Trainer:
         if name in self._finished:
             return
         first = self._processes.first
-        # Where vision stands still there is nothing for the readout to teach it.
-        self._read_in_phase = None if phase.heads_only else self._readout
+        # Where all but the heads stands still there is nothing for the readouts to teach.
+        self._read_in_phase = None if phase.heads_only else self._readouts
         optimiser = make_optimiser(self.model, phase, self._settings, self._read_in_phase)
         self._begin(name, optimiser, streams)
         self.model.train()
@@ -257,7 +257,7 @@ class Trainer:
             "steps_done": self.steps_done,
             "model": self.model.state_dict(),
             "average": self.average.state_dict(),
-            "readout": None if self._readout is None else self._readout.state_dict(),
+            "readouts": None if self._readouts is None else self._readouts.state_dict(),
             "best": self._best,
             "optimiser": optimiser.state_dict(),
             "processes": own,
@@ -277,8 +277,8 @@ class Trainer:
             own = content["processes"][self._processes.rank]
             self.model.load_state_dict(content["model"])
             self.average.load_state_dict(content["average"])
-            if self._readout is not None:
-                self._readout.load_state_dict(content["readout"])
+            if self._readouts is not None:
+                self._readouts.load_state_dict(content["readouts"])
             self._phase, self._phase_step = content["phase"], content["phase_step"]
             self._finished = list(content["finished"])
             self.steps_done = content["steps_done"]

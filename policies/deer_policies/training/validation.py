@@ -64,6 +64,7 @@ def _batches(
             weight=torch.from_numpy(episode.known[part])[None].float(),
             scene=torch.from_numpy(episode.scene[part])[None],
             landmarks=torch.from_numpy(episode.landmarks[part])[None],
+            focus=torch.from_numpy(episode.focus[part])[None],
             starts=torch.zeros(1, dtype=torch.bool),
             exits=draw_exits(settings.samplings, 1, labels.shape[1], exits, generator),
         )

@@ -7,9 +7,9 @@ from functools import cache
 
 import numpy as np
 
-LONG_SHARE = 0.25
+LONG_SHARE = 0.1
 """Share of the batches that may have wordings of any length; all texts of a batch are padded to the longest."""
-SHORT_CHARACTERS = 80
+SHORT_CHARACTERS = 50
 """The other batches have none that are longer, where there are such."""
 
 

@@ -184,10 +184,7 @@ def _freest(view: View, colour: str, spots: list[np.ndarray]) -> np.ndarray:
 
 def stack(view: View, scene: Scene, colour: str) -> Goal:
     """Sets the held block down on another one, its sides along the other's."""
-    base = min(
-        (name for name in view.blocks if name != colour),
-        key=lambda name: (in_cabinet(view, name), abs(view.blocks[name].position[2] - SURFACE_Z_M) > 0.01),
-    )
+    base = base_for(view, colour)
     below, block = view.blocks[base], view.blocks[colour]
     offset = block.position - below.position
     if math.hypot(*offset[:2]) < 0.025 and 0.03 < offset[2] < 0.06 and not view.closing:
@@ -265,6 +262,14 @@ def clear_of(view: View, colour: str) -> bool:
     offset = view.position - view.blocks[colour].position
     away = offset[2] > _ABOVE_M or float(np.linalg.norm(offset)) > _AWAY_M or view.position[1] > _FRONT_OF_DOOR_Y_M
     return not between_fingers(view, colour) and bool(away)
+
+
+def base_for(view: View, colour: str) -> str:
+    """The block that another one is best stacked on."""
+    return min(
+        (name for name in view.blocks if name != colour),
+        key=lambda name: (in_cabinet(view, name), abs(view.blocks[name].position[2] - SURFACE_Z_M) > 0.01),
+    )
 
 
 def upper_block(view: View) -> str | None:

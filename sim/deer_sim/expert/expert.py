@@ -63,7 +63,7 @@ def _block_maneuvers() -> dict[str, Maneuver]:
 _MANEUVERS: dict[str, Maneuver] = _fixture_maneuvers() | _block_maneuvers()
 
 
-def _block_of(task: str, view: View, scene: Scene) -> str:
+def block_of(task: str, view: View, scene: Scene) -> str:
     """The block that a task is about when it begins in the state `view`."""
     for colour in BLOCKS:
         if f"_{colour}_" in task:
@@ -101,7 +101,7 @@ class Expert:
             raise ConfigError(f"the expert knows no task {task!r}; allowed are {', '.join(_MANEUVERS)}")
         self._task = task
         self._start = self._view(step)
-        self._block = _block_of(task, self._start, self._scene)
+        self._block = block_of(task, self._start, self._scene)
         self._to_leave = [
             colour
             for colour in BLOCKS

@@ -65,7 +65,11 @@ class View:
     @classmethod
     def of(cls, step: TimeStep, block_order: Sequence[str]) -> View:
         """Reads a time step; `block_order` is the order of the blocks in scene_obs."""
-        robot, scene = step.robot_obs, step.scene_obs
+        return cls.of_state(step.robot_obs, step.scene_obs, block_order)
+
+    @classmethod
+    def of_state(cls, robot: np.ndarray, scene: np.ndarray, block_order: Sequence[str]) -> View:
+        """Reads robot_obs (15,) and scene_obs (24,)."""
         poses = scene[6:].reshape(3, 6)
         return cls(
             position=robot[:3].copy(),
