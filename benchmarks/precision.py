@@ -120,8 +120,8 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     tasks = FIXTURE_TASKS if arguments.tasks == ["fixtures"] else tuple(arguments.tasks)
-    episodes = record(arguments.scene, tasks, arguments.episodes, arguments.seed, reference.info.horizon)
     reference = load_policy(arguments.policy)
+    episodes = record(arguments.scene, tasks, arguments.episodes, arguments.seed, reference.info.horizon)
     print(f"{reference.info.name}: {sum(map(len, episodes))} observations of {len(episodes)} episodes", flush=True)
     rows = []
     for name in arguments.precisions:

@@ -112,7 +112,7 @@ def _train_vision(
 ) -> None:
     parts = torch.nn.ModuleDict({"vision": model.vision, "resampler": model.resampler, "readout": readout})
     if path.exists():
-        parts.load_state_dict(torch.load(path, weights_only=True))
+        parts.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
         return
     assert recipe.vision is not None, "called for recipes with a vision phase"
     pretrain_vision(model, readout, episodes, recipe.vision, recipe.optimisation, recipe.seed)

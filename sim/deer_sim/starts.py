@@ -55,8 +55,8 @@ def sample_start(task: str, scene: str, rng: np.random.Generator) -> Start:
     CALVIN's evaluation, one or two blocks lie on the table and at most one on either side of the cabinet, a quarter
     turn (up to 22.5 degrees more or less) about the vertical; tasks that need a block in the open drawer, or on top of
     another, get it there. Those that begin with a block in the hand (place_in_slider, place_in_drawer, stack_block)
-    have a prefix: its lift from the table. The hand is up to 6 cm and 0.1 rad away from its initial pose along each axis,
-    open or closed.
+    have a prefix: its lift from the table. The hand is up to 6 cm and 0.1 rad away from its initial pose along each
+    axis, open or closed.
 
     Raises:
         ConfigError: if the task is unknown.

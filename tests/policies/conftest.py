@@ -39,12 +39,12 @@ class Tiny:
 
         return Tokenizer.train(TEXTS, config.language.vocabulary, config.language.max_tokens)
 
-    def episode(self, steps, task="open_drawer", seed=0):
+    def episode(self, steps, task="open_drawer", seed=0, horizon=HORIZON):
         from deer_policies.training.episodes import Episode
 
         rng = np.random.default_rng(seed)
         images = rng.integers(0, 256, (steps, 2, 3, 32, 32), dtype=np.uint8)
-        labels = rng.uniform(-1, 1, (steps, HORIZON, 7)).astype(np.float32)
+        labels = rng.uniform(-1, 1, (steps, horizon, 7)).astype(np.float32)
         labels[..., 6] = np.sign(labels[..., 6])
         landmarks = rng.uniform(size=(steps, 2, 4, 3)).astype(np.float32)
         landmarks[..., 2] = landmarks[..., 2] > 0.3
@@ -54,7 +54,7 @@ class Tiny:
             labels=labels,
             task=task,
             instructions=TEXTS,
-            known=np.ones((steps, HORIZON), bool),
+            known=np.ones((steps, horizon), bool),
             scene=rng.normal(size=(steps, 3)).astype(np.float32),
             landmarks=landmarks,
             focus=rng.normal(size=(steps, 2)).astype(np.float32),

@@ -154,6 +154,7 @@ class TestTraining:
             weight=np.ones((*steps, 3), np.float32),
             scene=np.zeros((*steps, 0), np.float32),
             landmarks=np.zeros((*steps, 2, 0, 3), np.float32),
+            focus=np.zeros((*steps, 0), np.float32),
             instructions=["open the drawer"] * 16,
             starts=np.ones(16, bool),
         )

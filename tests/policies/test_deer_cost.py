@@ -56,18 +56,19 @@ def test_a_real_step_of_the_bundled_policy_costs_what_the_table_says(exit_index)
     assert counted == pytest.approx(checked, rel=1e-3)
 
 
-@pytest.mark.parametrize("config", [openflamingo_3b(), openflamingo_9b()], ids=lambda config: config.name)
-def test_a_pass_at_the_official_sizes_costs_what_the_table_says(config):
-    """The full sizes, on tensors without storage."""
+@pytest.mark.parametrize("config", [deer_nano(), openflamingo_3b(), openflamingo_9b()], ids=lambda config: config.name)
+def test_a_pass_at_full_size_costs_what_the_table_says(config):
+    """On tensors without storage."""
     with torch.device("meta"):
         model = DeerModel(config, auxiliary_heads=False).eval().requires_grad_(False)
-        images = torch.zeros(1, 2, 3, 224, 224)
+        images = torch.zeros(1, 2, 3, config.vision.image_size, config.vision.image_size)
         ids, mask = torch.zeros(1, 13, dtype=torch.int64), torch.ones(1, 13, dtype=torch.bool)
+        robot = torch.zeros(1, 1, 15) if config.head.use_proprioception else None
 
         def step():
             text = model.text(ids, mask)
             *_, feature = model.exit_features(text, model.media(images))
-            model.head(feature[:, None])
+            model.head(feature[:, None], robot)
 
         counted = counted_gmac(step)
     assert counted == pytest.approx(cost_table(config, 13).exits[-1].total_gmac, rel=1e-3)

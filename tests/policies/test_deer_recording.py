@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 
 import pytest
@@ -87,10 +88,23 @@ def test_errors_are_distances_from_the_last_exit_on_the_same_state(clip):
     poses = torch.stack([pose[:, 0] for pose, _, _ in first])
     torch.testing.assert_close(found.pose_errors[:, :, 0], action_distance(poses, poses[-1]), rtol=0, atol=1e-6)
     opens = torch.stack([logit[:, 0] > 0 for _, logit, _ in first])
-    assert torch.equal(found.gripper_errors[:, :, 0], opens != opens[-1])
+    assert torch.equal(found.gripper_errors[:, :, 0], (opens != opens[-1]).any(-1))
     assert (found.pose_errors[:3] > 0).all()
     assert (found.pose_errors[3] == 0).all()
     assert not found.gripper_errors[3].any()
+
+
+def test_a_gripper_command_that_is_not_the_last_exits_is_an_error_wherever_in_the_chunk_it_is(clip):
+    head = copy.deepcopy(clip.model.head)
+    everything = followed(ThresholdRule.fixed(3))
+    with torch.inference_mode():
+        logits = torch.stack([head(feature, clip.robot)[1] for feature in clip.features[1:]])
+        # The first two commands are the same everywhere, the third one is close to the edge.
+        head.gripper[-1].bias += torch.tensor([50.0, 50.0, -logits[..., 2].median()])
+        found = outcomes(head, clip.features, clip.robot, everything)
+        last = torch.stack([head(feature, clip.robot)[1][..., 2] > 0.0 for feature in clip.features[1:]])[:, :, 0]
+    assert torch.equal(found.gripper_errors[:, :, 0], last != last[-1])
+    assert found.gripper_errors[:3].any()
 
 
 @pytest.mark.parametrize("name", CRITERIA)

@@ -122,6 +122,7 @@ def recorded_batch(golden: Recording) -> Batch:
         weight=torch.ones(2, 12, 1),
         scene=torch.zeros(2, 12, 0),
         landmarks=torch.zeros(2, 12, 2, 0, 3),
+        focus=torch.zeros(2, 12, 0),
         starts=torch.ones(2, dtype=torch.bool),
         exits={"uniform": golden.tensor("train_eval_mode/uniform_exit_index"), "segments": segments},
     )

@@ -19,11 +19,13 @@ from deer_policies.errors import CheckpointError, ConfigError
 from deer_policies.training import trainer as trainer_module
 from deer_policies.training.drawing import BatchDrawer
 from deer_policies.training.episodes import EpisodeStreams
+from deer_policies.training.focus_readout import FocusReadout
 from deer_policies.training.interruption import noted_interruption
 from deer_policies.training.log import TrainingLog
 from deer_policies.training.objective import Batch
 from deer_policies.training.optimiser import make_optimiser, part_of, scheduled_rate
 from deer_policies.training.parallel import Processes
+from deer_policies.training.readouts import Readouts
 from deer_policies.training.recipe import PARTS, Phase, Validation, load_recipe
 from deer_policies.training.scene_readout import SceneReadout
 from deer_policies.training.validation import held_out_loss
@@ -62,28 +64,29 @@ def test_heads_only_leaves_everything_else_alone(tiny, tmp_path):
     assert all(name.startswith(("head.", "auxiliary_heads.")) for name in moved)
 
 
-def readout_for(tiny):
-    episode = tiny.episode(10)
+def readouts_for(tiny):
+    episode, config = tiny.episode(10), tiny.config()
     torch.manual_seed(0)
-    return SceneReadout(tiny.config(), torch.from_numpy(episode.scene), episode.landmarks.shape[2])
+    scene = SceneReadout(config, torch.from_numpy(episode.scene), episode.landmarks.shape[2])
+    return Readouts(scene, FocusReadout(config, torch.from_numpy(episode.focus)))
 
 
-def test_a_readout_is_trained_beside_the_model_and_teaches_vision_but_not_in_the_heads_phase(tiny, tmp_path):
-    def joint(folder, scene_weight):
-        trainer = tiny.trainer(tmp_path / folder, tiny.settings(scene_weight=scene_weight), readout=readout_for(tiny))
+def test_readouts_are_trained_beside_the_model_and_teach_it_but_not_in_the_heads_phase(tiny, tmp_path):
+    def joint(folder, **weights):
+        trainer = tiny.trainer(tmp_path / folder, tiny.settings(**weights), readouts=readouts_for(tiny))
         trainer.run(Phase(3, 1e-2, 0), tiny.streams(), "joint")
         return trainer
 
-    trainer = joint("with", 1.0)
-    assert "scene" in records(tmp_path / "with")[0]["losses"]
-    trained = copied(trainer._readout)
-    moved = differing(copied(readout_for(tiny)), trained)
-    assert moved == {"values.weight", "values.bias", "landmarks.weight", "landmarks.bias"}
-    without = joint("without", 0.0)
-    assert "vision.position_embedding" in differing(copied(without.model), trainer.model.state_dict())
+    trainer = joint("with", scene_weight=1.0)
+    assert {"scene", "focus"} < set(records(tmp_path / "with")[0]["losses"])
+    trained, fresh = copied(trainer._readouts), readouts_for(tiny)
+    assert differing(copied(fresh), trained) == {name for name, _ in fresh.named_parameters()}
+    without, focused = joint("without"), joint("focused", focus_weight=1.0)
+    taught = (differing(copied(without.model), other.model.state_dict()) for other in (trainer, focused))
+    assert all({"vision.position_embedding", "resampler.latents"} < names for names in taught)
     trainer.run(Phase(3, 1e-2, 0, heads_only=True), tiny.streams(), "heads")
-    assert not differing(trained, trainer._readout.state_dict())
-    assert "scene" not in records(tmp_path / "with")[-1]["losses"]
+    assert not differing(trained, trainer._readouts.state_dict())
+    assert not {"scene", "focus"} & set(records(tmp_path / "with")[-1]["losses"])
 
 
 def test_without_auxiliary_loss_the_auxiliary_heads_stay_as_they_were(tiny, tmp_path):
@@ -98,8 +101,12 @@ def test_every_parameter_belongs_to_a_part_and_frozen_parts_stay(tiny, tmp_path)
     assert {part_of(name) for name, _ in trainer.model.named_parameters()} == {*PARTS, "heads"}
     before = copied(trainer.model)
     trainer.run(Phase(2, 1e-2, 0), tiny.streams(), "joint")
-    moved = {part_of(name) for name in differing(before, trainer.model.state_dict())}
-    assert moved == {"resampler", "cross_attention", "heads"}
+    joint = copied(trainer.model)
+    assert {part_of(name) for name in differing(before, joint)} == {"resampler", "cross_attention", "heads"}
+    averaged = copied(trainer.average)
+    trainer.run(Phase(2, 1e-2, 0, frozen=("resampler",)), tiny.streams(), "more")
+    moved = {part_of(name) for name in differing(averaged, trainer.model.state_dict())}
+    assert moved == {"cross_attention", "heads"}
 
 
 def test_weight_decay_and_rates_act_where_the_recipe_says(tiny):
@@ -174,7 +181,7 @@ def test_the_papers_recipe_trains_what_the_paper_trains(tiny, tmp_path):
     }
     settings = replace(recipe.optimisation, batch=2, window=5, shift_px=(2, 1))
     trainer = tiny.trainer(tmp_path, settings, changed(changed(openflamingo_3b(), recipe.policy), tiny_sizes))
-    streams = EpisodeStreams([tiny.episode(10)], 2, 5, np.random.default_rng(0), settings.carry_state)
+    streams = EpisodeStreams([tiny.episode(10, horizon=1)], 2, 5, np.random.default_rng(0), settings.carry_state)
     before = copied(trainer.model)
     trainer.run(replace(recipe.rounds[0].phase, steps=3, warmup_steps=1), streams, "joint")
     joint = copied(trainer.model)
@@ -200,11 +207,13 @@ def test_the_papers_recipe_trains_as_many_parameters_as_the_official_code(make_c
 def varied(tiny):
     """Settings and a configuration with everything that is drawn at random."""
     return {
-        "settings": tiny.settings(shift_px=(2, 1), brightness=0.2, word_dropout=0.3, scene_weight=0.5),
+        "settings": tiny.settings(
+            shift_px=(2, 1), brightness=0.2, word_dropout=0.3, scene_weight=0.5, focus_weight=0.5
+        ),
         "config": tiny.config(head={"lstm_layers": 2, "lstm_dropout": 0.2, "mlp_dropout": 0.3}),
         "validation": Validation(1, 3, 100),
         "held_out": [tiny.episode(7, seed=5)],
-        "readout": readout_for(tiny),
+        "readouts": readouts_for(tiny),
     }
 
 
@@ -238,7 +247,7 @@ def test_ctrl_c_saves_the_state_and_the_run_goes_on_bit_for_bit(tiny, tmp_path, 
     assert records(tmp_path / "stopped") == records(tmp_path / "whole")
     assert not differing(copied(whole.model), resumed.model.state_dict())
     assert not differing(copied(whole.average), resumed.average.state_dict())
-    assert not differing(copied(whole._readout), resumed._readout.state_dict())
+    assert not differing(copied(whole._readouts), resumed._readouts.state_dict())
 
 
 def test_a_crash_loses_no_more_than_what_came_after_the_last_save(tiny, tmp_path, monkeypatch):

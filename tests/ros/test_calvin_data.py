@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import yaml
 
+from deer_policies.deer.checkpoint import load
 from deer_policies.deer.config import PreprocessConfig
 from deer_policies.deer.preprocess import stack_views
 from deer_policies.errors import ConfigError
@@ -39,9 +40,11 @@ def assert_is(episode: Episode, item: Annotation) -> None:
     frames = [frame(number) for number in range(item.start, item.end)]
     images = [stack_views(made["rgb_static"], made["rgb_gripper"], PREPROCESS).numpy() for made in frames]
     np.testing.assert_array_equal(episode.images, np.stack(images))
-    for name, found in (("robot_obs", episode.proprioception), ("rel_actions", episode.labels)):
+    for name, found in (("robot_obs", episode.proprioception), ("rel_actions", episode.labels[:, 0])):
         np.testing.assert_array_equal(found, np.stack([made[name] for made in frames]).astype(np.float32))
     assert (episode.task, episode.instructions) == (item.task, (item.instruction,))
+    assert episode.known.shape == (len(frames), 1)
+    assert episode.known.all()
 
 
 def test_episodes_are_the_annotated_frames(split: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -49,13 +52,43 @@ def test_episodes_are_the_annotated_frames(split: Path, monkeypatch: pytest.Monk
     before = sorted(os.listdir(split))
     data = episodes_of(split)
     data.pack(1)
-    episodes = data.load()
+    episodes = data.load(horizon=1)
     assert len(episodes) == 3
     for episode, item in zip(episodes, ANNOTATIONS, strict=True):
         assert_is(episode, item)
     assert data.sentences == ["open it", "pull out the drawer", "switch the light on"]
     assert sorted(os.listdir(split)) == before
-    assert [len(episode.images) for episode in data.load(1)] == [8, 6]
+    assert [len(episode.images) for episode in data.load(1, most_per_task=1)] == [8, 6]
+
+
+def test_a_policy_that_gives_chunks_looks_at_every_so_many_frames_beginning_at_each_of_the_first(split: Path) -> None:
+    data = episodes_of(split)
+    data.pack(1)
+    (plain, *_), (first, second, third, *others) = data.load(1), data.load(3)
+    assert len(others) == 6
+    assert [episode.task for episode in others] == [item.task for item in ANNOTATIONS[1:] for _ in range(3)]
+    steps = len(plain.images)
+    assert steps == 8
+    for begin, episode in enumerate((first, second, third)):
+        looks = range(begin, steps, 3)
+        np.testing.assert_array_equal(episode.images, plain.images[looks])
+        np.testing.assert_array_equal(episode.proprioception, plain.proprioception[looks])
+        assert isinstance(episode.images, np.memmap)
+        for labels, known, look in zip(episode.labels, episode.known, looks, strict=True):
+            assert known.tolist() == [look + ahead < steps for ahead in range(3)]
+            np.testing.assert_array_equal(labels[known], plain.labels[look : look + 3, 0])
+    assert [len(episode.images) for episode in (first, second, third)] == [3, 3, 2]
+    assert [len(episode.images) for episode in data.load(3, most_per_task=1)] == [3, 3, 2, 2, 2, 2]
+
+
+def test_an_annotation_that_is_shorter_than_a_chunk_gives_an_episode_for_each_frame(tmp_path: Path) -> None:
+    short = Annotation("open it", "open_drawer", 103, 105)
+    data = episodes_of(write_split(tmp_path / "data" / "training", annotations=(short,)))
+    data.pack(1)
+    assert [episode.known.tolist() for episode in data.load(5)] == [
+        [[True, True, False, False, False]],
+        [[True, False, False, False, False]],
+    ]
 
 
 def test_windows_are_those_of_the_official_loader(split: Path) -> None:
@@ -63,7 +96,7 @@ def test_windows_are_those_of_the_official_loader(split: Path) -> None:
     data = episodes_of(split)
     data.pack(1)
     item, window = ANNOTATIONS[0], 3
-    streams = EpisodeStreams(data.load()[:1], 1, window, np.random.default_rng(0), carry_state=False)
+    streams = EpisodeStreams(data.load(1)[:1], 1, window, np.random.default_rng(0), carry_state=False)
     robot = np.stack([frame(number)["robot_obs"] for number in range(item.start, item.end)]).astype(np.float32)
     firsts = set()
     for _ in range(100):
@@ -78,7 +111,7 @@ def test_windows_are_those_of_the_official_loader(split: Path) -> None:
 def test_only_the_named_tasks_are_packed(split: Path) -> None:
     data = episodes_of(split, ("turn_on_led",))
     data.pack(1)
-    (episode,) = data.load()
+    (episode,) = data.load(1)
     assert_is(episode, ANNOTATIONS[1])
     with pytest.raises(ConfigError, match="no annotation of the tasks fly; it has open_drawer, turn_on_led"):
         episodes_of(split, ("fly",))
@@ -92,7 +125,7 @@ def test_packed_frames_are_kept_until_the_data_change(split: Path, monkeypatch: 
     os.utime(frame_path(split, 105), ns=(0, 0))
     changed = episodes_of(split)
     changed.pack(1)
-    assert len(changed.load()) == 3
+    assert len(changed.load(1)) == 3
     assert len(list((split.parents[1] / "cache").iterdir())) == 2
 
 
@@ -115,7 +148,7 @@ def test_an_annotation_may_end_with_its_recording(tmp_path: Path) -> None:
     last = Annotation("open it", "open_drawer", 202, 210)
     data = episodes_of(write_split(tmp_path / "data" / "training", annotations=(last,)))
     data.pack(1)
-    assert_is(data.load()[0], last)
+    assert_is(data.load(1)[0], last)
 
 
 def test_a_lone_split_is_the_training_one(split: Path) -> None:
@@ -133,6 +166,8 @@ def train(tmp_path: Path, **changes: object) -> int:
         "rounds": [{"phase": {"steps": 4, "learning_rate": 1.0e-3}}],
         "heads": {"steps": 2, "learning_rate": 1.0e-3},
         "language": None,
+        "vision": None,
+        "optimisation": {"batch": 4, "window": 5},
         "validation": {"episodes_per_task": 1, "every": 2, "patience": 9},
         **changes,
     }
@@ -155,6 +190,8 @@ def test_deer_train_takes_a_folder_in_calvins_layout(
     assert len(list((tmp_path / "work/calvin").iterdir())) == 2
     log = (tmp_path / "work/tiny/log.jsonl").read_text()
     assert '"validation_loss"' in log
+    assert '"scene"' not in log
+    assert load(tmp_path / "work/tiny/heads.safetensors").model.config.head.horizon == 3
     assert "pull" in (tmp_path / "work/tiny/tokenizer.json").read_text()
 
 

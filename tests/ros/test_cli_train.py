@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import os
 import signal
 import subprocess
@@ -15,7 +17,11 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+from deer_policies.deer.backbone import DeerModel
 from deer_policies.training.episodes import Episode, save_episode
+from deer_policies.training.scene_readout import SceneReadout
+from deer_policies.training.trainer import Trainer
+from deer_ros.cli import training_start
 from deer_ros.cli.main import main
 from deer_ros.cli.training_data import plan_round
 
@@ -36,9 +42,10 @@ RECIPE = {
         "head": {"lstm_hidden": 16, "mlp_dims": [16], "mlp_dropout": 0.2},
     },
     "language": {"steps": 2},
+    "vision": {"steps": 2, "batch": 4},
     "rounds": [{"episodes_per_task": 2, "expert_acts": True, "phase": {"steps": 55, "learning_rate": 1.0e-3}}],
     "heads": {"steps": 5, "learning_rate": 1.0e-3},
-    "optimisation": {"batch": 4, "window": 5},
+    "optimisation": {"batch": 4, "window": 5, "scene_weight": 0.1, "focus_weight": 0.1, "shift_px": [0, 0]},
     "validation": {"episodes_per_task": 1, "every": 20, "patience": 9},
     "calibration_episodes_per_task": 1,
     "calibration_max_steps": 3,
@@ -53,10 +60,18 @@ def prepared(folder: Path, **changes: object) -> list[str]:
     for name, count in (("round-0", 2), ("validation", 1)):
         for plan in plan_round(folder / "work/tiny/episodes" / name, ("D",), TASKS, count, 0):
             steps = int(rng.integers(8, 14))
-            images = rng.integers(0, 256, (steps, 2, 3, 32, 32), dtype=np.uint8)
-            labels = rng.uniform(-1.0, 1.0, (steps, 7)).astype(np.float32)
-            robot = rng.normal(size=(steps, 15)).astype(np.float32)
-            save_episode(plan.path, Episode(images, robot, labels, plan.task, ("words",)))
+            episode = Episode(
+                images=rng.integers(0, 256, (steps, 2, 3, 32, 32), dtype=np.uint8),
+                proprioception=rng.normal(size=(steps, 15)).astype(np.float32),
+                labels=rng.uniform(-1.0, 1.0, (steps, 3, 7)).astype(np.float32),
+                task=plan.task,
+                instructions=("words",),
+                known=rng.random((steps, 3)) < 0.9,
+                scene=rng.normal(size=(steps, 4)).astype(np.float32),
+                landmarks=rng.random((steps, 2, 2, 3)).astype(np.float32),
+                focus=rng.normal(size=(steps, 2)).astype(np.float32),
+            )
+            save_episode(plan.path, episode)
     places = ["--out", str(folder / "out.safetensors"), "--work", str(folder / "work")]
     return ["train", str(folder / "recipe.yaml"), *places, "--threads", "1", "--device", "cpu", "--save-every-s", "0"]
 
@@ -161,6 +176,7 @@ def test_training_starts_from_given_weights(whole: Path, tmp_path: Path) -> None
     arguments = prepared(
         tmp_path / "more",
         language=None,
+        vision=None,
         weights=str(start),
         rounds=[{"episodes_per_task": 2, "expert_acts": True, "phase": {"steps": 1, "learning_rate": 1.0e-9}}],
         heads={"steps": 1, "learning_rate": 1.0e-9},
@@ -185,6 +201,43 @@ def test_weights_that_do_not_fit_the_recipe_are_refused(
     whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     changed = {**RECIPE["policy"], "resampler": {"latents": 3, "layers": 1, "heads": 2, "head_dim": 8}}  # type: ignore[dict-item]
-    arguments = prepared(tmp_path / "other", language=None, weights=str(whole / "out.safetensors"), policy=changed)
+    start = str(whole / "out.safetensors")
+    arguments = prepared(tmp_path / "other", language=None, vision=None, weights=start, policy=changed)
     assert main(arguments) == 2
     assert "the recipe's preset and policy say ResamplerConfig(latents=3" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["scene", "focus"])
+def test_what_the_data_do_not_tell_is_not_read(tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
+    arguments = prepared(tmp_path / "blind", language=None)
+    for path in (tmp_path / "blind").rglob("*.npz"):
+        with np.load(path) as arrays:
+            np.savez(path, **{**arrays, name: arrays[name][:, :0]})
+    assert main(arguments) == 2
+    assert f"the recipe has the {name} read, and its data don't tell it" in capsys.readouterr().err
+
+
+def test_vision_is_trained_once_and_its_readout_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that is stopped in the first round goes on with the vision and the readout that the phase has left."""
+    phases: list[tuple[torch.nn.Module, torch.nn.Module]] = []
+    starts: list[tuple[torch.nn.Module, torch.nn.Module]] = []
+    original = training_start.pretrain_vision
+
+    def counted(model: DeerModel, readout: SceneReadout, *others: object) -> None:
+        original(model, readout, *others)
+        phases.append((copy.deepcopy(model), copy.deepcopy(readout)))
+
+    def stopped(trainer: Trainer, *others: object) -> None:
+        starts.append((trainer.model, trainer._readouts.scene))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training_start, "pretrain_vision", counted)
+    monkeypatch.setattr(Trainer, "run", stopped)
+    arguments = prepared(tmp_path / "run")
+    for _ in range(2):
+        with contextlib.suppress(KeyboardInterrupt):
+            main(arguments)
+    assert (len(phases), len(starts)) == (1, 2)
+    for start in starts:
+        for ours, theirs in zip(start, phases[0], strict=True):
+            assert all(torch.equal(value, theirs.state_dict()[name]) for name, value in ours.state_dict().items())

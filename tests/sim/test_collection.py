@@ -74,6 +74,27 @@ def test_prefix_is_done_and_not_recorded() -> None:
     assert 0.03 < episode.robot_obs[0, 6] < 0.07, "the block is in the hand when the recording begins"
 
 
+def test_pictures_are_of_every_so_many_steps_and_change_nothing_else() -> None:
+    start, made = sample_start("turn_on_led", "D", np.random.default_rng(0)), []
+    with PlayTable("D") as environment:
+        for look_every in (1, 3):
+            expert = Expert("D")
+            first, _ = begin_at(environment, expert, start, 0)
+            rng = np.random.default_rng(1)
+            made.append(
+                collect_episode(
+                    environment, expert, "turn_on_led", "x", first, rng, Disturbance(), 40, look_every=look_every
+                )
+            )
+    always, third = made
+    assert third.looked.tolist() == list(range(0, third.steps, 3))
+    assert always.looked.tolist() == list(range(always.steps))
+    for name in ("robot_obs", "scene_obs", "rel_actions", "executed"):
+        np.testing.assert_array_equal(getattr(third, name), getattr(always, name))
+    for name in ("rgb_static", "rgb_gripper"):
+        np.testing.assert_array_equal(getattr(third, name), getattr(always, name)[::3])
+
+
 def test_empty_recording_is_refused() -> None:
     with PlayTable("D", cameras=False) as environment, pytest.raises(ConfigError, match="no frame"):
         Recorder("open_drawer", "open it").finish(environment.reset(0), success=False)

@@ -52,6 +52,38 @@ def test_episode_ends_when_the_policy_has_driven_against_the_table():
     assert 0.02 * episode.steps > LARGEST_LEAD_M
 
 
+class ChunkedPolicy:
+    """Answers with three actions, of which the second and third are smaller; notes what it is shown."""
+
+    info = PolicyInfo("chunked", (0,), horizon=3)
+
+    def __init__(self):
+        self.seen = []
+
+    def initial_state(self):
+        return 0
+
+    def step(self, observation, state):
+        self.seen.append(observation)
+        actions = np.zeros((3, 7), np.float32)
+        actions[:, 0], actions[:, 6] = (0.03, 0.02, 0.01), -1.0
+        return ActionChunk(actions), state + 1, ExitReport(0, 0, (), (), 1, 1, 1, 1, 1.0)
+
+
+def test_a_chunk_is_executed_to_its_end_and_pictures_are_of_the_steps_at_which_the_policy_looks():
+    policy = ChunkedPolicy()
+    episode = corrected(policy, seed=1)
+    steps, asked = 3 * len(policy.seen), len(policy.seen)
+    assert episode.success
+    assert 0 < steps < episode.steps
+    np.testing.assert_allclose(episode.executed[:steps, 0], [0.03, 0.02, 0.01] * asked)
+    np.testing.assert_array_equal(episode.executed[steps:], episode.rel_actions[steps:])
+    assert episode.looked.tolist() == list(range(0, episode.steps, 3))
+    for index, observation in enumerate(policy.seen):
+        np.testing.assert_array_equal(observation.rgb_static, episode.rgb_static[index])
+        np.testing.assert_array_equal(observation.proprioception, episode.robot_obs[3 * index].astype(np.float32))
+
+
 @pytest.mark.parametrize("seed", [1, 2])
 def test_same_seed_gives_the_same_episode(seed):
     policy = ConstantPolicy((0.2, 0.1, 0))

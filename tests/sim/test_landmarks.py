@@ -5,13 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from deer_sim.collection import begin_at
 from deer_sim.environment import BLOCKS
+from deer_sim.expert import Expert
 from deer_sim.landmarks import LANDMARKS, Landmarks
 from deer_sim.playtable import kinematics
 from deer_sim.playtable.environment import PlayTable
 from deer_sim.playtable.robot import INITIAL_JOINTS
 from deer_sim.playtable.scene import find_scene
-from deer_sim.starts import block_poses
+from deer_sim.starts import block_poses, sample_start
 
 FIXTURES = {"door handle": (0, 0.2), "drawer handle": (1, 0.15), "switch": (3, 0.08)}
 """Place in scene_obs, and how far it is moved."""
@@ -98,15 +100,60 @@ def difference(first: np.ndarray, spot: np.ndarray, second: np.ndarray, other: n
 
 def test_what_is_behind_the_camera_or_beside_the_picture_is_not_in_it():
     with PlayTable("D") as table:
-        now = table.reset(0, robot_at(np.array([0.2, -0.15, 0.65])), scene_at("D"))
-        robot, scene = now.robot_obs[None].copy(), now.scene_obs[None]
-        landmarks = Landmarks(table)
-        downwards = landmarks(robot, scene)[0, 1]
-        # The drawer's handle is right behind the camera then.
-        robot[0, 3] += np.pi
-        upwards = landmarks(robot, scene)[0, 1]
-    inside = downwards[:, 2] == 1.0
-    assert inside.any()
-    assert not inside.all()
-    assert not downwards[~inside].any()
-    assert not upwards.any()
+        landmarks, layout = Landmarks(table), scene_at("D")
+        # The button is to the left of the first picture, the door's handle above the second.
+        for place, beside in (((0.2, -0.15, 0.65), "button"), ((0.0, -0.2, 0.6), "door handle")):
+            now = table.reset(0, robot_at(np.array(place)), layout)
+            seen = landmarks(now.robot_obs[None], now.scene_obs[None])[0, 1]
+            assert seen[:, 2].any()
+            assert not seen[LANDMARKS.index(beside)].any()
+        now = table.reset(0, robot_at(np.array([0.2, -0.15, 0.65])), layout)
+        # Turned over, it has the drawer's handle right behind it.
+        turned = now.robot_obs[None] + np.array([0.0, 0.0, 0.0, np.pi, *[0.0] * 11])
+        assert not landmarks(turned, now.scene_obs[None])[0, 1].any()
+
+
+@pytest.mark.parametrize(
+    ("task", "thing"),
+    [
+        ("turn_off_led", "button"),
+        ("turn_on_lightbulb", "switch"),
+        ("move_slider_left", "door handle"),
+        ("open_drawer", "drawer handle"),
+        ("place_in_drawer", "drawer handle"),
+        ("place_in_slider", "door handle"),
+        ("lift_pink_block_drawer", "pink"),
+        ("lift_blue_block_slider", "blue"),
+        ("push_red_block_left", "red"),
+    ],
+)
+def test_a_task_is_about_the_thing_that_it_names(task, thing):
+    with PlayTable("A", cameras=False) as table:
+        landmarks, layout = Landmarks(table), scene_at("A")
+        layout[:4] = 0.1, 0.05, 0.0, 0.03
+        states = np.stack([layout, layout])
+        states[1, [6, 12, 18]] += 0.02
+        focus = landmarks.focus(task, np.stack([robot_at(np.array([0.0, -0.2, 0.6]))] * 2), states)
+        points = landmarks.points(states)[:, LANDMARKS.index(thing)]
+    assert focus.dtype == np.float32
+    np.testing.assert_allclose(focus[:, :3], points, rtol=1e-6)
+    yaws = dict(zip(find_scene("A").block_order, layout[[11, 17, 23]], strict=True))
+    expected = [np.sin(2 * yaws[thing]), np.cos(2 * yaws[thing])] if thing in yaws else [0.0, 0.0]
+    np.testing.assert_allclose(focus[:, 3:], [expected] * 2, rtol=1e-5, atol=1e-7)
+
+
+def test_stacking_is_about_the_block_below_and_unstacking_about_the_upper_one():
+    for task, about in (("stack_block", "below"), ("unstack_block", "above")):
+        start = sample_start(task, "D", np.random.default_rng(0))
+        with PlayTable("D", cameras=False) as table:
+            expert = Expert("D")
+            first, reached = begin_at(table, expert, start, 0)
+            assert reached
+            (focus,) = Landmarks(table).focus(task, first.robot_obs[None], first.scene_obs[None])
+        heights = {colour: block.position[2] for colour, block in first.state.blocks.items()}
+        block = min(
+            first.state.blocks, key=lambda colour: np.abs(first.state.blocks[colour].position - focus[:3]).max()
+        )
+        highest = max(heights, key=heights.get)
+        assert (block == highest) == (about == "above")
+        np.testing.assert_allclose(focus[:3], first.state.blocks[block].position, atol=1e-5)

@@ -112,7 +112,7 @@ class CostModel:
 
         A transformer block holds the residual stream before and after attention, queries, keys, values and what was
         attended, and two layers of the feed-forward network, three with 'quick_gelu'. A convolution holds its input and
-        output. The images live until the vision encoder is done.
+        output. The images live until the vision encoder is done, the embedded text all the time.
 
         Args:
             tokens: length of the text; None for the longest that the policy takes.
@@ -132,8 +132,9 @@ class CostModel:
         resampled = (patches + resampler.latents) * (2 * vision.dim + 2 * inner)
         cross = 2 * language.cross_attention_heads * language.cross_attention_head_dim
         read = views * resampler.latents * (vision.dim + cross)
-        text = (tokens or language.max_tokens) * language.dim * (8 + 2 * language.mlp_ratio)
-        return max(views * seen, views * resampled, read + text)
+        embedded = (tokens or language.max_tokens) * language.dim
+        text = embedded * (8 + 2 * language.mlp_ratio)
+        return max(embedded + views * max(seen, resampled), read + text)
 
     def memory_gib(self, exit_index: int, precision: Precision = FLOAT32) -> float:
         """Weights and activations of a policy that goes up to an exit; libraries and their workspaces come on top."""

@@ -91,7 +91,7 @@ class Optimisation:
         scene_weight: factor of the loss that has the scene read from the visual latents, see `scene_readout`; 0 does
             without.
         focus_weight: factor of the loss that has the thing that the instruction is about read from the features of
-            every exit, see `scene_readout`; 0 does without.
+            every exit, see `focus_readout`; 0 does without.
         auxiliary_weight: factor of each exit's own head; 0 trains without auxiliary heads.
         samplings: random-exit samplings for the shared head: 'uniform', 'segments' or both.
         weight_decay, clip_norm: of AdamW and of the gradient.
@@ -225,10 +225,11 @@ class Recipe:
         for part in ("language", "vision"):
             if self.weights is not None and getattr(self, part) is not None:
                 raise ConfigError(f"a recipe names both weights and a {part} phase; start from the one or the other")
-        if (self.vision is not None or self.optimisation.scene_weight) and any(self.optimisation.shift_px):
+        settings = self.optimisation
+        if (self.vision is not None or settings.scene_weight or settings.focus_weight) and any(settings.shift_px):
             raise ConfigError(
-                "in shifted images things are elsewhere than the scene says; with a vision phase or a scene_weight set "
-                "shift_px to [0, 0]"
+                "in shifted images things are elsewhere than the scene says; with a vision phase, a scene_weight or a "
+                "focus_weight set shift_px to [0, 0]"
             )
         if not self.scenes:
             raise ConfigError("a recipe needs scenes, at least one")
