@@ -209,11 +209,11 @@ def test_peak_and_average_together(policy):
     ],
 )
 def test_a_budget_that_cannot_be_met_changes_nothing(policy, budget, words):
-    policy.set_budget(Budget(average_llm_gmac=0.01))
+    policy.set_budget(Budget(average_llm_gmac=0.02))
     rule = policy.exit_rule
     with pytest.raises(BudgetError, match=words):
         policy.set_budget(budget)
-    assert policy.budget == Budget(average_llm_gmac=0.01)
+    assert policy.budget == Budget(average_llm_gmac=0.02)
     assert policy.exit_rule is rule
 
 
@@ -262,7 +262,7 @@ def test_each_limit_holds_from_the_next_step_and_no_longer_than_it_is_in_force(p
 def test_an_average_needs_a_calibration(tokenizer):
     plain = DeerPolicy(DeerModel(deer_nano(), auxiliary_heads=False), tokenizer)
     with pytest.raises(BudgetError, match="calibration"):
-        plain.set_budget(Budget(average_llm_gmac=0.01))
+        plain.set_budget(Budget(average_llm_gmac=0.02))
 
 
 @pytest.mark.parametrize(
