@@ -155,8 +155,10 @@ class TrainingRun:
             return load(path, auxiliary_heads=True).model
         wordings = {task: instructions.training(task) for task in TASKS}
         classifier = pretrain_language(model, self._tokenizer, wordings, self._recipe.language, self._recipe.seed)
-        held_out = classifier.accuracy({task: instructions.validation(task) for task in TASKS})
-        logger.info("language: %.1f %% of the validation wordings are told apart", 100 * held_out)
+        for group in instructions.GROUPS:
+            shares = classifier.accuracy({task: instructions.validation(task, group) for task in TASKS})
+            told = ", ".join(f"{share:.1%}" for share in shares)
+            logger.info("language: of the %s validation wordings the exits tell apart %s", group, told)
         save(path, Checkpoint(model, self._tokenizer), auxiliary_heads=True)
         return model
 

@@ -229,6 +229,25 @@ class PolicyInfo:
     details: dict[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Understanding:
+    """What a policy makes of an instruction before it acts.
+
+    Attributes:
+        task: the task that it takes the instruction for, or the nearest one if it isn't known.
+        known: whether the instruction asks for one of the policy's skills.
+        score: how sure it is of that, 0 to 1.
+        example: a sentence that asks for the task.
+        offers: a few sentences that it would understand, the nearest ones first.
+    """
+
+    task: str
+    known: bool
+    score: float
+    example: str
+    offers: tuple[str, ...] = ()
+
+
 @runtime_checkable
 class Policy(Protocol):
     """A policy is a function; its recurrent state is a value that the caller keeps and passes back."""

@@ -62,6 +62,25 @@ class LanguagePhase:
 
 
 @dataclass(frozen=True)
+class SkillsPhase:
+    """Training of the recogniser of skills, a text model beside the policy; see `training.skills`.
+
+    Attributes:
+        steps: optimiser steps.
+        learning_rate: peak rate of AdamW.
+        batch: texts in one update.
+    """
+
+    steps: int = 2000
+    learning_rate: float = 3e-3
+    batch: int = 128
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.learning_rate <= 0 or self.batch < 1:
+            raise ConfigError(f"a skills phase needs steps >= 1, learning_rate > 0, batch >= 1; got {self}")
+
+
+@dataclass(frozen=True)
 class Round:
     """New episodes, then a phase of training on all that there are.
 
@@ -172,6 +191,7 @@ class Recipe:
         data: recorded episodes for the first round; None has the expert demonstrate.
         heads: the last phase, on the heads alone.
         language: training of the language layers before the first round; None for a pretrained language model.
+        skills: training of what recognises instructions outside the skills; None makes a policy that follows any text.
         optimisation: see `Optimisation`.
         validation: see `Validation`; None trains every phase to its end.
         calibration_episodes_per_task: episodes for the exit thresholds, kept apart from training.
@@ -188,6 +208,7 @@ class Recipe:
     heads: Phase
     data: RecordedData | None = None
     language: LanguagePhase | None = None
+    skills: SkillsPhase | None = None
     optimisation: Optimisation = field(default_factory=Optimisation)
     policy: dict[str, Any] = field(default_factory=dict)
     weights: str | None = None
@@ -258,6 +279,8 @@ def load_recipe(path: Path) -> Recipe:
     values["heads"] = _build(Phase, dict(values.get("heads", {}), heads_only=True), f"{path}: heads")
     if values.get("language") is not None:
         values["language"] = _build(LanguagePhase, values["language"], f"{path}: language")
+    if values.get("skills") is not None:
+        values["skills"] = _build(SkillsPhase, values["skills"], f"{path}: skills")
     optimisation = dict(values.get("optimisation", {}))
     for name in ("samplings", "shift_px", "frozen"):
         if name in optimisation:
