@@ -17,6 +17,7 @@ from deer_policies.deer.backbone import DeerModel
 from deer_policies.deer.checkpoint import Checkpoint, load, save
 from deer_policies.deer.config import DeerConfig, changed
 from deer_policies.deer.presets import preset
+from deer_policies.deer.skills import SkillRecogniser
 from deer_policies.deer.tokenizer import Tokenizer
 from deer_policies.errors import ConfigError
 from deer_policies.interfaces import Budget
@@ -28,6 +29,7 @@ from deer_policies.training.recipe import Recipe, Round
 from deer_policies.training.trainer import Trainer
 from deer_ros.cli.calibration_run import CalibrationPlan, calibrate_in_simulation
 from deer_ros.cli.calvin_data import CalvinEpisodes, calvin_split
+from deer_ros.cli.teach import recogniser
 from deer_ros.cli.training_data import make_episodes, plan_round
 from deer_sim import instructions
 from deer_sim.tasks import TASKS
@@ -162,6 +164,10 @@ class TrainingRun:
         save(path, Checkpoint(model, self._tokenizer), auxiliary_heads=True)
         return model
 
+    def _skills(self) -> SkillRecogniser | None:
+        recipe = self._recipe
+        return None if recipe.skills is None else recogniser(recipe.tasks, recipe.skills, recipe.seed)
+
     def _take_weights(self, model: DeerModel, start: DeerModel) -> None:
         """Takes over all that the start has; auxiliary heads, which a checkpoint need not hold, begin at random."""
         for part in ("preprocess", "vision", "resampler", "language"):
@@ -220,7 +226,8 @@ class TrainingRun:
         calibration = calibrate_in_simulation(self._policy_of("heads"), plan, self._folder, self._workers)
         budget = Budget(average_llm_gmac=recipe.average_llm_gmac)
         provenance = {"recipe": recipe.to_dict(), "seed": recipe.seed, "commit": _commit(), "torch": torch.__version__}
-        save(out, Checkpoint(trainer.average, self._tokenizer, calibration, budget, provenance))
+        skills = self._skills()
+        save(out, Checkpoint(trainer.average, self._tokenizer, calibration, budget, provenance, skills=skills))
         logger.info("wrote %s", out)
 
 

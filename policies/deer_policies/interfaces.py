@@ -247,6 +247,14 @@ class Understanding:
     example: str
     offers: tuple[str, ...] = ()
 
+    def refusal(self, instruction: str) -> str:
+        """Says that an instruction is not understood, what it comes nearest to, and what could be said instead."""
+        offers = ", ".join(map(repr, self.offers))
+        return (
+            f"{instruction!r} is not understood as one of this policy's skills (score {self.score:.2f}; the nearest task is "
+            f"{self.task}, as in {self.example!r}); say for example {offers}"
+        )
+
 
 @runtime_checkable
 class Policy(Protocol):

@@ -40,13 +40,6 @@ _THINGS = {
 }
 """What a speaker may set aside, and the words by which a request would be about that very thing."""
 _REMARKS = (("reasons",), ("greetings",), ("greetings", "reasons"), ("openers", "reasons"), ("reasons", "after"))
-_NO_ORDER = frozenset(
-    "the i it could would can will you how we to without change by now perhaps someone my first why what a then is as "
-    "when all before after instead your let do maybe see please kindly robot just hey okay, listen, from in with no not "
-    "nobody out some two if drawer left right so cabinet slider panel door sliding desk table storage wooden yellow green "
-    "led bulb button one red blue pink block cube tower top lever light switch".split()
-)
-"""Words that a sentence of training.yaml begins with when it isn't a bare order; a few orders are lost to this."""
 
 
 def orders(requests: Sequence[str]) -> list[str]:
@@ -56,7 +49,12 @@ def orders(requests: Sequence[str]) -> list[str]:
 
 def _is_order(text: str) -> bool:
     first, *rest = text.split()
-    return first not in _NO_ORDER and not first.endswith("ing") and len(rest) > 1 and rest[0] not in ("is", "time")
+    return (
+        first not in _material()["no_orders"]
+        and not first.endswith("ing")
+        and len(rest) > 1
+        and rest[0] not in ("is", "time")
+    )
 
 
 @cache
@@ -184,7 +182,9 @@ class Framer:
         if self._chance(0.3) and (told := [row for row in _CONFUSED[:2] if set(row) & set(words)]):
             row = self._rng.choice(told)
             wrong = self._rng.choice([word for word in row if word not in words] or ["other"])
-            return _phrases().draw(f"(not|and not|i do not mean|don't take) (the {wrong} one|{wrong}|the {wrong})", self._rng)
+            return _phrases().draw(
+                f"(not|and not|i do not mean|don't take) (the {wrong} one|{wrong}|the {wrong})", self._rng
+            )
         named = set(words)
         things = [thing for thing, words in _THINGS.items() if not named & set(words)]
         return self._said("contrasts").format(thing=self._rng.choice(things))

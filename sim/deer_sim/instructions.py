@@ -83,6 +83,21 @@ def _kept() -> frozenset[str]:
     return frozenset(text for task in TASKS for text in validation(task, EVERY))
 
 
+def example(task: str) -> str:
+    """A short plain sentence for the task, to show to a person. Raises ConfigError for an unknown task."""
+    polite = [text for text in plain_training(task) if text.startswith("please ") and " one" not in text]
+    return min(polite, key=len)
+
+
+@cache
+def group_of(text: str) -> str | None:
+    """The group of `GROUPS` that a sentence kept for validation belongs to, None for any other text."""
+    for group in GROUPS:
+        if any(text in validation(task, group) for task in TASKS):
+            return group
+    return None
+
+
 def validation(task: str, group: str = WRITTEN) -> tuple[str, ...]:
     """Wordings of a task that are never trained on.
 

@@ -1,4 +1,4 @@
-"""Templates that stand for many sentences: `(a|b|)` is one of the alternatives, `<name>` one of those with that name."""
+"""Templates that stand for many sentences: `(a|b|)` is one of the alternatives, `<name>` one of those of that name."""
 
 from __future__ import annotations
 

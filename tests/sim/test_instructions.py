@@ -68,7 +68,7 @@ def test_groups_are_worded_as_they_say() -> None:
     assert instructions.validation("open_drawer") == instructions.validation("open_drawer", "written")
     together = instructions.validation("open_drawer", instructions.EVERY)
     assert len(together) == sum(len(instructions.validation("open_drawer", group)) for group in instructions.GROUPS)
-    with pytest.raises(ConfigError, match="group of wordings 'sung'.*written, spoken, wordy"):
+    with pytest.raises(ConfigError, match=r"group of wordings 'sung'.*written, spoken, wordy"):
         instructions.validation("open_drawer", "sung")
 
 

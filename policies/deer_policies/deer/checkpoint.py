@@ -1,4 +1,4 @@
-"""Checkpoints: safetensors files that hold the weights, the full configuration, the tokenizer and the calibration."""
+"""Checkpoints: safetensors files with weights, full configuration, tokenizer, calibration and recogniser of skills."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from deer_policies.deer.budget import CostModel, loadable_exits
 from deer_policies.deer.config import DeerConfig
 from deer_policies.deer.policy import DeerPolicy
 from deer_policies.deer.precision import Storage, converted, is_packed, precision_named
+from deer_policies.deer.skills import SkillRecogniser
 from deer_policies.deer.tensor_files import read_tensors, write_tensors
 from deer_policies.deer.thresholds import Calibration, Tuned
 from deer_policies.deer.tokenizer import Tokenizer
@@ -34,6 +35,7 @@ CALIBRATION = "calibration."
 CALIBRATION_TENSORS = ("values", "tokens", "errors", "episodes")
 """Fields of `Calibration` that are tensors; the first is always there."""
 AUXILIARY = "auxiliary_heads."
+SKILLS = "skills."
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,7 @@ class Checkpoint:
         provenance: seed, recipe, scores: plain JSON values.
         untrained: whether the action heads hold initial values only; it can then be trained on, but not run.
         sha256: of the file, empty for one that was not read from a file.
+        skills: recognises instructions that the policy can't follow, or None.
     """
 
     model: DeerModel
@@ -57,6 +60,7 @@ class Checkpoint:
     provenance: dict[str, Any] = field(default_factory=dict)
     untrained: bool = False
     sha256: str = ""
+    skills: SkillRecogniser | None = None
 
 
 def save(
@@ -94,6 +98,10 @@ def save(
                 tensors[CALIBRATION + name] = tensor.cpu().contiguous()
         described = {name: getattr(calibration, name) for name in ("criterion", "source", "paced")}
         metadata["calibration"] = json.dumps({**described, "tuned": [asdict(tuned) for tuned in calibration.tuned]})
+    if checkpoint.skills is not None:
+        weights = checkpoint.skills.state_dict()
+        tensors.update({SKILLS + name: tensor.cpu().contiguous() for name, tensor in weights.items()})
+        metadata["skills"] = checkpoint.skills.to_json()
     write_tensors(path, tensors, metadata)
 
 
@@ -159,13 +167,14 @@ def load(
         if storage.unpacked:
             logger.warning("%s: no %s kernel takes the shape of %s", path, held.name, listed(storage.unpacked))
         calibration = _calibration(path, file, metadata, config)
+        skills = _skills(file, metadata)
         budget = Budget(**json.loads(metadata.get("budget", "{}")))
         provenance = json.loads(metadata.get("provenance", "{}"))
         untrained = bool(json.loads(metadata.get("untrained", "false")))
         shapes = {name: like.shape for name, like in wanted.items()}
         weights = {name: storage.stored(name, tensor, device) for name, tensor in read_tensors(path, shapes)}
     model = DeerModel.from_weights(config, weights, auxiliary_heads, exits)
-    return Checkpoint(model.to(device), tokenizer, calibration, budget, provenance, untrained, _sha256(path))
+    return Checkpoint(model.to(device), tokenizer, calibration, budget, provenance, untrained, _sha256(path), skills)
 
 
 def read_config(name_or_path: str | Path) -> DeerConfig:
@@ -218,6 +227,7 @@ def _policy(checkpoint: Checkpoint) -> DeerPolicy:
         checkpoint.calibration,
         details=checkpoint.provenance,
         weights_sha256=checkpoint.sha256,
+        skills=checkpoint.skills,
     )
 
 
@@ -247,6 +257,7 @@ def _config(path: Path, metadata: dict[str, str]) -> DeerConfig:
 def _check_names(path: Path, present: set[str], wanted: dict[str, torch.Tensor], config: DeerConfig) -> None:
     with torch.device("meta"):
         known = set(DeerModel(config).state_dict()) | {CALIBRATION + name for name in CALIBRATION_TENSORS}
+    present = {name for name in present if not name.startswith(SKILLS)}
     missing, unexpected = sorted(set(wanted) - present), sorted(present - known)
     for what, names in (("lacks", missing), ("has unexpected", unexpected)):
         if names:
@@ -272,6 +283,13 @@ def _calibration(path: Path, file: Any, metadata: dict[str, str], config: DeerCo
     return Calibration(
         criterion=described["criterion"], source=described["source"], tuned=tuned, paced=paced, **recorded
     )
+
+
+def _skills(file: Any, metadata: dict[str, str]) -> SkillRecogniser | None:
+    if "skills" not in metadata:
+        return None
+    weights = {name.removeprefix(SKILLS): file.get_tensor(name) for name in file.keys() if name.startswith(SKILLS)}  # noqa: SIM118
+    return SkillRecogniser.from_json(metadata["skills"], weights)
 
 
 def _sha256(path: Path) -> str:

@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 LOG_EVERY_STEPS = 100
 PARTS = 4
-"""The wordings of an update are computed in so many parts of like length: the padding would cost more than the words."""
+"""The wordings of an update are computed in so many parts of like length: padding would cost more than the words."""
 MOST_AT_ONCE = 128
 
 
@@ -65,7 +65,8 @@ class TaskClassifier(nn.Module):
     @torch.no_grad()
     def accuracy(self, wordings: Mapping[str, Sequence[str]]) -> tuple[float, ...]:
         """Share of all wordings whose task each exit names, shallowest first."""
-        pairs = sorted(((task, text) for task, texts in wordings.items() for text in texts), key=lambda pair: len(pair[1]))
+        pairs = [(task, text) for task, texts in wordings.items() for text in texts]
+        pairs.sort(key=lambda pair: len(pair[1]))
         named = torch.zeros(len(self.model.exit_layers))
         for start in range(0, len(pairs), MOST_AT_ONCE):
             tasks, texts = zip(*pairs[start : start + MOST_AT_ONCE], strict=True)
