@@ -250,9 +250,10 @@ class Understanding:
     def refusal(self, instruction: str) -> str:
         """Says that an instruction is not understood, what it comes nearest to, and what could be said instead."""
         offers = ", ".join(map(repr, self.offers))
+        nearest = f"the nearest task is {self.task}, as in {self.example!r}"
         return (
-            f"{instruction!r} is not understood as one of this policy's skills (score {self.score:.2f}; the nearest task is "
-            f"{self.task}, as in {self.example!r}); say for example {offers}"
+            f"{instruction!r} is not understood as one of this policy's skills (score {self.score:.2f}; {nearest}); "
+            f"say for example {offers}"
         )
 
 
