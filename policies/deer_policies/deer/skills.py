@@ -67,6 +67,21 @@ def words_of(text: str) -> list[str]:
     return re.findall(r"[\w']+", text.lower())[:MOST_WORDS]
 
 
+@dataclass(frozen=True)
+class Encoded:
+    """A batch of texts whose different words are looked up once.
+
+    Attributes:
+        texts: (batch, words) rows of the two below; 0 is padding.
+        words: (different words,) numbers of words.
+        pieces: (different words, pieces) numbers of their pieces, padded with 0.
+    """
+
+    texts: torch.Tensor
+    words: torch.Tensor
+    pieces: torch.Tensor
+
+
 class SkillRecogniser(nn.Module):
     """Scores of all tasks and of 'none of them' for a text."""
 
@@ -101,25 +116,29 @@ class SkillRecogniser(nn.Module):
             self._pieces[word] = sorted(zlib.crc32(part.encode()) % self.config.pieces + 1 for part in parts)
         return self._pieces[word]
 
-    def encode(self, texts: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Numbers of words (batch, words) and of their pieces (batch, words, pieces), both padded with 0."""
+    def encode(self, texts: Sequence[str]) -> Encoded:
+        """Texts as numbers of words and of their pieces; a text without words counts as one of an unknown word."""
         rows = [words_of(text) or ["?"] for text in texts]
+        places: dict[str, int] = {}
+        for row in rows:
+            for word in row:
+                places.setdefault(word, len(places) + 1)
         longest = max(len(row) for row in rows)
-        most = max(len(self._pieces_of(word)) for row in rows for word in row)
-        words = torch.zeros(len(rows), longest, dtype=torch.int64)
-        pieces = torch.zeros(len(rows), longest, most, dtype=torch.int64)
-        for row, text in enumerate(rows):
-            words[row, : len(text)] = torch.tensor([self._index.get(word, UNKNOWN) for word in text])
-            for place, word in enumerate(text):
-                numbers = self._pieces_of(word)
-                pieces[row, place, : len(numbers)] = torch.tensor(numbers)
-        return words, pieces
+        text = [[places[word] for word in row] + [0] * (longest - len(row)) for row in rows]
+        pieces = [[], *(self._pieces_of(word) for word in places)]
+        most = max(len(numbers) for numbers in pieces)
+        return Encoded(
+            torch.tensor(text),
+            torch.tensor([PAD, *(self._index.get(word, UNKNOWN) for word in places)]),
+            torch.tensor([[*numbers, *[PAD] * (most - len(numbers))] for numbers in pieces]),
+        )
 
-    def forward(self, words: torch.Tensor, pieces: torch.Tensor) -> torch.Tensor:
-        """What `encode` gives -> logits (batch, tasks + 1), the last one of 'none of them'."""
-        there = (words != PAD)[:, None]
-        counts = (pieces != PAD).sum(-1, keepdim=True).clamp(min=1)
-        x = (self.word(words) + self.piece(pieces).sum(-2) / counts).transpose(1, 2)
+    def forward(self, encoded: Encoded) -> torch.Tensor:
+        """Logits (batch, tasks + 1), the last one of 'none of them'."""
+        there = (encoded.texts != 0)[:, None]
+        counts = (encoded.pieces != PAD).sum(-1, keepdim=True).clamp(min=1)
+        vectors = self.word(encoded.words) + self.piece(encoded.pieces).sum(-2) / counts
+        x = vectors[encoded.texts].transpose(1, 2)
         for layer in self.layers:
             y = F.gelu(layer(x * there))
             x = y if y.shape != x.shape else x + y
@@ -131,7 +150,7 @@ class SkillRecogniser(nn.Module):
     def probabilities(self, texts: Sequence[str]) -> torch.Tensor:
         """(batch, tasks + 1), the last one of 'none of them'."""
         self.eval()
-        return self(*self.encode(texts)).softmax(-1)
+        return torch.softmax(self(self.encode(texts)), -1)
 
     def understand(self, texts: Sequence[str]) -> list[Understanding]:
         """What each of the texts is taken for; see `Understanding`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ LOG_EVERY_STEPS = 200
 OUTSIDE_SHARE = 0.4
 """Of an update's texts."""
 WORD_DROPOUT = 0.1
-"""Chance that a word is read by its pieces alone, so that unseen words are no surprise."""
+"""Chance that a word is read by its pieces alone throughout an update, so that unseen words are no surprise."""
 TUNING_TEXTS = 3000
 REFUSALS = 0.02
 """Share of the tasks' wordings kept apart that the threshold may refuse."""
@@ -83,10 +83,10 @@ def _optimise(
     for step in range(1, phase.steps + 1):
         drawn = np.where(rng.random(phase.batch) < OUTSIDE_SHARE, tasks, rng.integers(tasks, size=phase.batch))
         texts = [classes[kind][int(rng.integers(len(classes[kind])))] for kind in drawn]
-        words, pieces = recogniser.encode(texts)
-        hidden = torch.from_numpy(rng.random(tuple(words.shape)) < WORD_DROPOUT)
-        words = torch.where(hidden & (words > UNKNOWN), UNKNOWN, words)
-        loss = F.cross_entropy(recogniser(words, pieces), torch.from_numpy(drawn), label_smoothing=0.02)
+        encoded = recogniser.encode(texts)
+        hidden = torch.from_numpy(rng.random(len(encoded.words)) < WORD_DROPOUT)
+        encoded = replace(encoded, words=torch.where(hidden & (encoded.words > UNKNOWN), UNKNOWN, encoded.words))
+        loss = F.cross_entropy(recogniser(encoded), torch.from_numpy(drawn), label_smoothing=0.02)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(recogniser.parameters(), 1.0)
