@@ -28,11 +28,13 @@ from deer_policies.training.language_pretraining import pretrain_language
 from deer_policies.training.recipe import LanguagePhase, SkillsPhase
 from deer_ros.cli.teach import recogniser
 from deer_sim import instructions, outside
+from deer_sim.instructions import GROUPS
 from deer_sim.statistics import wilson_interval
 from deer_sim.tasks import TASKS
 
 NANO = {"language": {"vocabulary": 2048, "max_tokens": 48}}
 """What the wordings need beyond the preset."""
+THRESHOLDS = (0.3, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95)
 COLOURS = re.compile(r"\b(red|blue|pink)\b")
 
 
@@ -50,7 +52,7 @@ def print_recogniser(model: SkillRecogniser) -> None:
     weights = sum(weight.numel() for weight in model.parameters())
     print(f"recogniser: {len(learned)} skills, {4 * weights / 1e6:.2f} MB, threshold {model.skills.threshold:.2f}")
     print(f"{'wordings':10s} {'right task':30s} {'falsely refused':30s}")
-    for group in instructions.GROUPS:
+    for group in GROUPS:
         pairs = [(task, text) for task in learned for text in instructions.validation(task, group)]
         texts = [text for _, text in pairs]
         found = model.understand(texts)
@@ -65,6 +67,18 @@ def print_recogniser(model: SkillRecogniser) -> None:
         print(f"{group:10s} {share(texts, [item.known for item in model.understand(texts)]):30s}")
 
 
+def print_trade(model: SkillRecogniser) -> None:
+    """Both kinds of error at other thresholds; the threshold itself is chosen on other texts."""
+    wordings = {group: [text for task in TASKS for text in instructions.validation(task, group)] for group in GROUPS}
+    texts = {**wordings, **{group: list(outside.validation(group)) for group in outside.GROUPS}}
+    scores = {group: torch.tensor([item.score for item in model.understand(of)]) for group, of in texts.items()}
+    print("threshold  " + "  ".join(f"{group} {'refused' if group in GROUPS else 'accepted'}" for group in texts))
+    for threshold in THRESHOLDS:
+        beyond = {group: (score >= threshold).float().mean().item() for group, score in scores.items()}
+        errors = [1.0 - part if group in GROUPS else part for group, part in beyond.items()]
+        print(f"{threshold:9.2f}  " + "  ".join(f"{100 * error:13.1f} %" for error in errors))
+
+
 def print_layers(steps: int, seed: int) -> None:
     """Pretrains the language layers and prints what each exit tells apart."""
     wordings = {task: instructions.training(task) for task in TASKS}
@@ -75,7 +89,7 @@ def print_layers(steps: int, seed: int) -> None:
     started = time.process_time()
     classifier = pretrain_language(DeerModel(config), tokenizer, wordings, LanguagePhase(steps), seed)
     print(f"language layers of {config.name} after {steps} updates ({time.process_time() - started:.0f} s of CPU time)")
-    for group in instructions.GROUPS:
+    for group in GROUPS:
         shares = classifier.accuracy({task: instructions.validation(task, group) for task in TASKS})
         print(f"{group:10s} " + "  ".join(f"exit {number}: {100 * part:5.1f} %" for number, part in enumerate(shares)))
 
@@ -97,6 +111,8 @@ def main() -> None:
     else:
         model = recogniser(TASKS, SkillsPhase(arguments.steps), arguments.seed)
     print_recogniser(model)
+    if model.skills.learned == TASKS:
+        print_trade(model)
     if arguments.layers:
         print_layers(arguments.layers, arguments.seed)
 

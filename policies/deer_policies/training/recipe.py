@@ -71,7 +71,7 @@ class SkillsPhase:
         batch: texts in one update.
     """
 
-    steps: int = 2000
+    steps: int = 2500
     learning_rate: float = 3e-3
     batch: int = 128
 
