@@ -13,6 +13,7 @@ from deer_policies.deer.precision import PRECISIONS
 from deer_ros.cli.budget_options import PEAKS, add_average, add_peaks, budget_asked_for
 from deer_ros.cli.calibrate import add_promise
 from deer_sim.environments import BACKENDS, RENDERERS
+from deer_sim.instructions import EVERY, GROUPS, WRITTEN
 
 if TYPE_CHECKING:
     from deer_policies.deer.exits import ExitRule
@@ -69,6 +70,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--annotations",
         type=Path,
         help="YAML file with a sentence for each task; by default CALVIN's own for calvin:*, ours for playtable:*",
+    )
+    parser.add_argument(
+        "--wordings",
+        choices=(*GROUPS, EVERY),
+        default=WRITTEN,
+        help="which of our own validation wordings to draw from: plainly written, as a speech recogniser gives them, "
+        "in many words, or every one of them; the report then tells them apart",
     )
     add_policy_options(parser)
     parser.add_argument("--max-steps", type=int, default=360, help="control steps before a subtask counts as failed")
@@ -227,12 +235,13 @@ def run(arguments: argparse.Namespace) -> int:
     for result in evaluate(plan, arguments.out, runner(arguments, setup, factory, policy)):
         results.append(result)
         progress.show(result)
-    print_report(write_report(arguments.out, results, plan, provenance))
+    print_report(write_report(arguments.out, results, plan, provenance, policy))
     return 0
 
 
 def planned(arguments: argparse.Namespace) -> list[Chain]:
     """What is to be run."""
+    from deer_policies.errors import ConfigError
     from deer_sim.calvin.sequences import OFFICIAL_SEED, task_sequences
     from deer_sim.chains import annotated_wording, own_wording, sequence_chains, task_chains
     from deer_sim.environments import split_name
@@ -241,7 +250,10 @@ def planned(arguments: argparse.Namespace) -> list[Chain]:
     family, scene = split_name(arguments.env)
     if arguments.annotations is None and family == "calvin" and arguments.policy != EXPERT:
         arguments.annotations = official_annotations(arguments.calvin_data)
-    wording = own_wording if arguments.annotations is None else annotated_wording(arguments.annotations)
+    if arguments.annotations is not None and arguments.wordings != WRITTEN:
+        raise ConfigError("--wordings chooses among our own sentences; leave it out with --annotations")
+    own = functools.partial(own_wording, group=arguments.wordings)
+    wording = own if arguments.annotations is None else annotated_wording(arguments.annotations)
     if arguments.tasks is not None:
         arguments.seed = 1000 if arguments.seed is None else arguments.seed
         tasks = FIXTURE_TASKS if arguments.tasks == ["fixtures"] else tuple(arguments.tasks)

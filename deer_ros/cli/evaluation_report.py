@@ -16,6 +16,7 @@ from deer_policies.interfaces import Policy
 from deer_ros.cli.provenance import commit, versions
 from deer_sim.chains import Chain
 from deer_sim.environment import EnvironmentSpec
+from deer_sim.instructions import WRITTEN
 from deer_sim.results import ChainResult
 
 REPORT, PAGE = "report.json", "report.html"
@@ -40,6 +41,8 @@ class Provenance:
         if arguments.annotations is not None:
             digest = hashlib.sha256(arguments.annotations.read_bytes()).hexdigest()
             wordings = f"{arguments.annotations.name} {digest[:16]}"
+        elif arguments.wordings != WRITTEN:
+            wordings += f", {arguments.wordings}"
         rule = getattr(policy, "exit_rule", None)
         settings = {
             "environment": spec.name,
@@ -71,9 +74,19 @@ class Provenance:
 
 
 def write_report(
-    folder: Path, results: Sequence[ChainResult], plan: Sequence[Chain], provenance: Provenance
+    folder: Path,
+    results: Sequence[ChainResult],
+    plan: Sequence[Chain],
+    provenance: Provenance,
+    policy: Policy | None = None,
 ) -> dict[str, Any]:
-    """Writes report.json and report.html into the folder and returns the content of the former."""
+    """Writes report.json and report.html into the folder and returns the content of the former.
+
+    Args:
+        folder: of the results.
+        results, plan, provenance: what came of what was planned, and where it comes from.
+        policy: the one that acted; None is the expert.
+    """
     from deer_ros.cli.evaluation_page import render_page
     from deer_sim.scores import summarise
 
@@ -81,6 +94,7 @@ def write_report(
         **summarise(results),
         **provenance.settings,
         **provenance.surroundings,
+        "refused": refused(policy, plan),
         "notes": notes(plan, provenance),
         "films": [
             {"key": result.key, "film": result.film, "solved": result.solved} for result in results if result.film
@@ -89,6 +103,20 @@ def write_report(
     (folder / REPORT).write_text(json.dumps(report, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     (folder / PAGE).write_text(render_page(report), encoding="utf-8")
     return report
+
+
+def refused(policy: Policy | None, plan: Sequence[Chain]) -> dict[str, Any] | None:
+    """How many of the planned instructions the policy would refuse if it were asked first; scores don't depend on it.
+
+    None for a policy that recognises no skills.
+    """
+    texts = sorted({subtask.instruction for chain in plan for subtask in chain.subtasks})
+    understand = getattr(policy, "understanding", lambda text: None)
+    understood = [found for text in texts if (found := understand(text)) is not None]
+    if not understood:
+        return None
+    count = sum(not found.known for found in understood)
+    return {"instructions": len(texts), "refused": count, "rate": count / len(texts)}
 
 
 def notes(plan: Sequence[Chain], provenance: Provenance) -> list[str]:
@@ -158,6 +186,15 @@ def print_report(report: dict[str, Any]) -> None:
         print("solved in a row  " + "  ".join(f"{n}: {row['rate']:.1%}" for n, row in report["per_position"].items()))
         low, high = report["average_length_interval"]
         print(f"average length {report['average_length']:.3f} [{low:.3f}, {high:.3f}] of {len(report['per_position'])}")
+    for group, row in report["per_wording"].items():
+        low, high = row["interval"]
+        print(f"{group} wordings: {row['success']} of {row['attempts']}, {row['rate']:.1%} [{low:.1%}, {high:.1%}]")
+    if report["refused"] is not None:
+        print(
+            "of {instructions} different instructions {refused} would be refused ({rate:.1%})".format(
+                **report["refused"]
+            )
+        )
     if report["llm_share"] is not None:
         print(
             f"language model: {report['mean_llm_gmac']:.4f} GMAC a policy step, {report['llm_share']:.1%} of all "

@@ -17,6 +17,7 @@ from deer_policies.deer.action_head import encoded_proprioception
 from deer_policies.deer.checkpoint import Checkpoint, load, save
 from deer_policies.deer.config import changed
 from deer_policies.deer.presets import preset
+from deer_policies.deer.skills import SkillRecogniser
 from deer_policies.deer.tokenizer import Tokenizer
 from deer_policies.errors import ConfigError
 from deer_policies.interfaces import Budget
@@ -27,6 +28,7 @@ from deer_policies.training.recipe import Recipe
 from deer_policies.training.trainer import Trainer
 from deer_ros.cli.calibration_run import CalibrationPlan, calibrate_in_simulation
 from deer_ros.cli.round_episodes import RoundEpisodes
+from deer_ros.cli.teach import recogniser
 from deer_ros.cli.training_start import make_readouts, pretrained, starting_model
 from deer_sim import instructions
 from deer_sim.tasks import TASKS
@@ -146,6 +148,10 @@ class TrainingRun:
             self._save_every_s,
         )
 
+    def _skills(self) -> SkillRecogniser | None:
+        recipe = self._recipe
+        return None if recipe.skills is None else recogniser(recipe.tasks, recipe.skills, recipe.seed)
+
     def _finish(self, trainer: Trainer, out: Path) -> None:
         """Solves thresholds on the final policy's own steps, from starts and wordings that training has not seen."""
         recipe = self._recipe
@@ -160,7 +166,8 @@ class TrainingRun:
         calibration = calibrate_in_simulation(self._data.policy_of(self._heads), plan, self._folder, self._workers)
         budget = Budget(average_llm_gmac=recipe.average_llm_gmac)
         provenance = {"recipe": recipe.to_dict(), "seed": recipe.seed, "commit": _commit(), "torch": torch.__version__}
-        save(out, Checkpoint(trainer.average, self._tokenizer, calibration, budget, provenance))
+        skills = self._skills()
+        save(out, Checkpoint(trainer.average, self._tokenizer, calibration, budget, provenance, skills=skills))
         logger.info("wrote %s", out)
 
 

@@ -101,8 +101,9 @@ def _with_language(model: DeerModel, tokenizer: Tokenizer, recipe: Recipe, path:
     wordings = {task: instructions.training(task) for task in TASKS}
     classifier = pretrain_language(model, tokenizer, wordings, recipe.language, recipe.seed)
     for group in instructions.GROUPS:
-        held_out = classifier.accuracy({task: instructions.validation(task, group) for task in TASKS})
-        logger.info("language: %.1f %% of the %s validation wordings are told apart", 100 * held_out, group)
+        shares = classifier.accuracy({task: instructions.validation(task, group) for task in TASKS})
+        told = ", ".join(f"{share:.1%}" for share in shares)
+        logger.info("language: of the %s validation wordings the exits tell apart %s", group, told)
     save(path, Checkpoint(model, tokenizer), auxiliary_heads=True)
     return model
 

@@ -19,6 +19,7 @@ from deer_policies.interfaces import (
     Observation,
     Policy,
     PolicyInfo,
+    Understanding,
 )
 from deer_ros.control.goal import Goal
 from deer_ros.control.inference_worker import InferenceWorker
@@ -85,6 +86,11 @@ class PolicyRunner:
     def submit(self, request: StepRequest) -> None:
         """Asks for a step; a request that has not begun is replaced."""
         self._worker.submit(request)
+
+    def understanding(self, instruction: str) -> Understanding | None:
+        """What the policy would make of an instruction, on the caller's thread; None if it can't tell."""
+        understand = getattr(self._policy, "understanding", None)
+        return None if understand is None else understand(instruction)
 
     def set_budget(self, budget: Budget) -> Future[None]:
         """Changes the budget between two steps; the future raises BudgetError if it can't be met."""

@@ -103,6 +103,9 @@ class PolicyNode(ManagedNode):
             number(self, "image_slop_s", 0.02, 0.0, 1.0, "stamps of one frame may lie this far apart"),
             parameters.flag(self, "reliable_images", False, "ask for lost images again; the cameras must offer it"),
         )
+        self._refuses = parameters.flag(
+            self, "refuse_unknown", True, "refuse instructions that the policy's recogniser doesn't take for its skills"
+        )
         self._max_age_s = number(self, "max_image_age_s", 0.2, 0.01, 10.0, "older frames are not acted on")
         self._limits = GoalLimits(
             integer(self, "default_max_steps", 360, 1, 1_000_000, "control steps of a goal that names none"),
@@ -169,6 +172,8 @@ class PolicyNode(ManagedNode):
         assert self._runner is not None
         if self._stopped:
             raise ConfigError(f"the safety node is stopped ({self._stopped}); call safety/arm first")
+        if self._refuses:
+            self._refuse_unknown(instruction)
         goal = Goal(
             goal_id=goal_id,
             instruction=instruction,
@@ -182,6 +187,13 @@ class PolicyNode(ManagedNode):
         self._goal, self._handled_ns = goal, None
         self.get_logger().info(f"following {goal.instruction!r}")
         return goal
+
+    def _refuse_unknown(self, instruction: str) -> None:
+        """A goal in progress goes on; words that nobody understands are no reason to stop or to move."""
+        assert self._runner is not None
+        found = self._runner.understanding(instruction)
+        if found is not None and not found.known:
+            raise ConfigError(f"{found.refusal(instruction)}; the node's parameter refuse_unknown turns this check off")
 
     def _end(self, goal: Goal, outcome: GoalOutcome, reason: str) -> None:
         """Ends a goal: motion first, then the words about it."""

@@ -242,6 +242,34 @@ class PolicyInfo:
     details: dict[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Understanding:
+    """What a policy makes of an instruction before it acts.
+
+    Attributes:
+        task: the task that it takes the instruction for, or the nearest one if it isn't known.
+        known: whether the instruction asks for one of the policy's skills.
+        score: how sure it is of that, 0 to 1.
+        example: a sentence that asks for the task.
+        offers: a few sentences that it would understand, the nearest ones first.
+    """
+
+    task: str
+    known: bool
+    score: float
+    example: str
+    offers: tuple[str, ...] = ()
+
+    def refusal(self, instruction: str) -> str:
+        """Says that an instruction is not understood, what it comes nearest to, and what could be said instead."""
+        offers = ", ".join(map(repr, self.offers))
+        nearest = f"the nearest task is {self.task}, as in {self.example!r}"
+        return (
+            f"{instruction!r} is not understood as one of this policy's skills (score {self.score:.2f}; {nearest}); "
+            f"say for example {offers}"
+        )
+
+
 @runtime_checkable
 class Policy(Protocol):
     """A policy is a function; its recurrent state is a value that the caller keeps and passes back."""

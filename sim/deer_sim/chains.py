@@ -45,9 +45,9 @@ class Chain:
     subtasks: tuple[Subtask, ...]
 
 
-def own_wording(task: str, rng: np.random.Generator) -> str:
-    """One of our own validation wordings, which no training uses."""
-    wordings = instructions.validation(task)
+def own_wording(task: str, rng: np.random.Generator, group: str = instructions.WRITTEN) -> str:
+    """One of our own validation wordings, which no training uses; see `instructions.validation` for the groups."""
+    wordings = instructions.validation(task, group)
     return wordings[rng.integers(len(wordings))]
 
 

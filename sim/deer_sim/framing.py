@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from deer_sim.tasks import TASKS
+from deer_sim.templates import Phrases
 
-_CHOICE = re.compile(r"\(([^()]*)\)|<(\w+)>")
 _CONFUSED = (
     ("red", "blue", "pink"),
     ("left", "right"),
@@ -40,97 +39,22 @@ _THINGS = {
     **{name: (name,) for name in ("chair", "window", "clock", "radio", "shelf", "camera", "table", "cable")},
 }
 """What a speaker may set aside, and the words by which a request would be about that very thing."""
-_NO_ORDER = frozenset(
-    [
-        "the",
-        "i",
-        "it",
-        "could",
-        "would",
-        "can",
-        "will",
-        "you",
-        "how",
-        "we",
-        "to",
-        "without",
-        "change",
-        "by",
-        "now",
-        "perhaps",
-        "someone",
-        "my",
-        "first",
-        "why",
-        "what",
-        "a",
-        "then",
-        "is",
-        "as",
-        "when",
-        "all",
-        "before",
-        "after",
-        "instead",
-        "your",
-        "let",
-        "do",
-        "maybe",
-        "see",
-        "please",
-        "kindly",
-        "robot",
-        "just",
-        "hey",
-        "okay,",
-        "listen,",
-        "from",
-        "in",
-        "with",
-        "no",
-        "not",
-        "nobody",
-        "out",
-        "some",
-        "two",
-        "if",
-        "drawer",
-        "left",
-        "right",
-        "so",
-        "cabinet",
-        "slider",
-        "panel",
-        "door",
-        "sliding",
-        "desk",
-        "table",
-        "storage",
-        "wooden",
-        "yellow",
-        "green",
-        "led",
-        "bulb",
-        "button",
-        "one",
-        "red",
-        "blue",
-        "pink",
-        "block",
-        "cube",
-        "tower",
-        "top",
-        "lever",
-        "light",
-        "switch",
-    ]
-)
-"""Words that a sentence of training.yaml begins with when it isn't a bare order; a few orders are lost to this."""
+_REMARKS = (("reasons",), ("greetings",), ("greetings", "reasons"), ("openers", "reasons"), ("reasons", "after"))
+
+
+def orders(requests: Sequence[str]) -> list[str]:
+    """Those that are bare orders, such as 'open the drawer'."""
+    return [text for text in requests if _is_order(text)]
 
 
 def _is_order(text: str) -> bool:
     first, *rest = text.split()
-    return first not in _NO_ORDER and not first.endswith("ing") and len(rest) > 1 and rest[0] not in ("is", "time")
+    return (
+        first not in _material()["no_orders"]
+        and not first.endswith("ing")
+        and len(rest) > 1
+        and rest[0] not in ("is", "time")
+    )
 
 
 @cache
@@ -143,21 +67,8 @@ def _material() -> dict[str, Any]:
 
 
 @cache
-def _parts(template: str) -> tuple[tuple[str, ...], ...]:
-    """A template as a row of choices."""
-    parts: list[tuple[str, ...]] = []
-    end = 0
-    for match in _CHOICE.finditer(template):
-        options = match[1].split("|") if match[2] is None else _material()["words"][match[2]]
-        parts += [(template[end : match.start()],), tuple(options)]
-        end = match.end()
-    return (*parts, (template[end:],))
-
-
-def drawn(template: str, rng: random.Random) -> str:
-    """One of the sentences that a template stands for; its alternatives may hold names of others."""
-    parts = [options[0] if len(options) == 1 else rng.choice(options) for options in _parts(template)]
-    return "".join(drawn(part, rng) if "<" in part or "(" in part else part for part in parts)
+def _phrases() -> Phrases:
+    return Phrases(_material()["words"])
 
 
 def _tidy(text: str) -> str:
@@ -166,25 +77,31 @@ def _tidy(text: str) -> str:
     return re.sub(r"[,.!;:]+(?=[,.!;:])", "", text)
 
 
-class Framer:
-    """Words requests of one task in other styles; equal generators give equal sentences."""
+def remark(rng: random.Random) -> str:
+    """What is said around requests, with no request in it."""
+    said = [_phrases().draw(rng.choice(_material()[kind]), rng) for kind in rng.choice(_REMARKS)]
+    return _tidy(" ".join(said).strip(" ,.!"))
 
-    def __init__(self, task: str, sentences: Callable[[str], Sequence[str]], rng: random.Random) -> None:
+
+class Framer:
+    """Words requests of one kind in other styles; equal generators give equal sentences."""
+
+    def __init__(self, requests: Sequence[str], wrong: Sequence[Sequence[Sequence[str]]], rng: random.Random) -> None:
         """Args:
-        task: whose requests are worded.
-        sentences: plain training sentences of any task.
+        requests: plain sentences that mean the same.
+        wrong: requests that a speaker may begin with by mistake: lists of lists of them, the first drawn most often.
         rng: of all choices; Python's, which draws one thing at a time ten times as fast as numpy's.
         """
-        self._requests = sentences(task)
-        self._orders = [text for text in self._requests if _is_order(text)]
+        self._requests = requests
+        self._orders = orders(requests)
+        self._wrong = [lists for lists in wrong if lists]
         self._rng = rng
-        self._wrong = {near: [sentences(other) for other in _mistakable(task, near)] for near in (True, False)}
 
     def _chance(self, share: float) -> bool:
         return bool(self._rng.random() < share)
 
     def _said(self, kind: str) -> str:
-        return drawn(self._rng.choice(_material()[kind]), self._rng)
+        return _phrases().draw(self._rng.choice(_material()[kind]), self._rng)
 
     def spoken(self) -> str:
         """A request as a speech recogniser gives it: no punctuation; hesitations, repeats and corrections."""
@@ -218,7 +135,7 @@ class Framer:
 
     def _false_start(self) -> list[str]:
         """The beginning of a request of another task, or all of it."""
-        sentences = self._rng.choice(self._wrong[self._chance(0.7)])
+        sentences = self._rng.choice(self._wrong[0 if self._chance(0.7) else -1])
         words = self._rng.choice(sentences).replace(",", "").split()
         return list(words[: self._rng.randrange(1, len(words) + 1)])
 
@@ -251,7 +168,7 @@ class Framer:
         return f"{self._said('reasons')}, {self._said_link()}"
 
     def _said_link(self) -> str:
-        return drawn("(<link>|<link> <calm>|please|<calm>,|)", self._rng)
+        return _phrases().draw("(<link>|<link> <calm>|please|<calm>,|)", self._rng)
 
     def _behind(self, request: str) -> str:
         mark = self._rng.choice((",", ",", ".", ""))
@@ -265,18 +182,9 @@ class Framer:
         if self._chance(0.3) and (told := [row for row in _CONFUSED[:2] if set(row) & set(words)]):
             row = self._rng.choice(told)
             wrong = self._rng.choice([word for word in row if word not in words] or ["other"])
-            return drawn(f"(not|and not|i do not mean|don't take) (the {wrong} one|{wrong}|the {wrong})", self._rng)
+            return _phrases().draw(
+                f"(not|and not|i do not mean|don't take) (the {wrong} one|{wrong}|the {wrong})", self._rng
+            )
         named = set(words)
         things = [thing for thing, words in _THINGS.items() if not named & set(words)]
         return self._said("contrasts").format(thing=self._rng.choice(things))
-
-
-@cache
-def _mistakable(task: str, near: bool) -> tuple[str, ...]:
-    """Other tasks, or only those whose name differs in one part."""
-    others = tuple(other for other in TASKS if other != task)
-    if not near:
-        return others
-    parts = task.split("_")
-    alike = [other for other in others if len(set(parts) - set(other.split("_"))) <= 1]
-    return tuple(alike) or others

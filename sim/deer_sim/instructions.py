@@ -1,15 +1,12 @@
 """Wordings of the 34 tasks: templates to train on, and a separate set of sentences that is kept for validation.
 
-In a template `(a|b|)` stands for one of the alternatives, and `<name>` for one of those listed under `words`.
+The templates are those of `deer_sim.templates`.
 """
 
 from __future__ import annotations
 
 import random
-import re
-from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +14,7 @@ from deer_policies.errors import ConfigError
 from deer_sim.environment import BLOCKS
 from deer_sim.framing import Framer
 from deer_sim.tasks import TASKS
+from deer_sim.templates import expanded
 
 WRITTEN, SPOKEN, WORDY = GROUPS = ("written", "spoken", "wordy")
 """How the sentences kept for validation are worded: plainly; as a speech recogniser gives them, with hesitations and
@@ -28,24 +26,6 @@ _FOLDER = Path(__file__).with_name("wordings")
 FRAMED = 1500
 """Training sentences of a task in each of the styles of `framing`."""
 _OTHER = dict(zip(BLOCKS, (*BLOCKS[1:], BLOCKS[0]), strict=True))
-_CHOICE = re.compile(r"\(([^()]*)\)|<(\w+)>")
-
-
-def expanded(template: str, words: Mapping[str, Sequence[str]]) -> Iterator[str]:
-    """Every sentence that a template stands for, with single spaces.
-
-    Args:
-        template: see the module.
-        words: alternatives by name.
-    """
-    parts: list[Sequence[str]] = []
-    end = 0
-    for match in _CHOICE.finditer(template):
-        alternatives, name = match.groups()
-        parts += [(template[end : match.start()],), alternatives.split("|") if name is None else words[name]]
-        end = match.end()
-    for choice in product(*parts, (template[end:],)):
-        yield " ".join("".join(choice).split())
 
 
 @cache
@@ -77,22 +57,45 @@ def training(task: str) -> tuple[str, ...]:
     The same ones each time. Raises ConfigError for an unknown task.
     """
     plain = plain_training(task)
-    framer = Framer(task, plain_training, random.Random(task))
+    framer = task_framer(task, random.Random(task))
     framed = (style() for style in (framer.spoken, framer.wordy) for _ in range(FRAMED))
     kept = _kept()
     return tuple(text for text in dict.fromkeys((*plain, *framed)) if text not in kept)
+
+
+def task_framer(task: str, rng: random.Random) -> Framer:
+    """Words requests of a task in other styles; it mistakes them for those of other tasks, most often similar ones."""
+    others = [other for other in TASKS if other != task]
+    parts = set(task.split("_"))
+    near = [other for other in others if len(parts - set(other.split("_"))) <= 1]
+    return Framer(plain_training(task), [[plain_training(name) for name in names] for names in (near, others)], rng)
 
 
 @cache
 def plain_training(task: str) -> tuple[str, ...]:
     """The core of `training`: sentences of the templates, with nothing around them."""
     kept = _kept()
-    return tuple(text for text in _of("training", task) if text not in kept)
+    return tuple(text for text in dict.fromkeys(_of("training", task)) if text not in kept)
 
 
 @cache
 def _kept() -> frozenset[str]:
     return frozenset(text for task in TASKS for text in validation(task, EVERY))
+
+
+def example(task: str) -> str:
+    """A short plain sentence for the task, to show to a person. Raises ConfigError for an unknown task."""
+    polite = [text for text in plain_training(task) if text.startswith("please ") and " one" not in text]
+    return min(polite, key=len)
+
+
+@cache
+def group_of(text: str) -> str | None:
+    """The group of `GROUPS` that a sentence kept for validation belongs to, None for any other text."""
+    for group in GROUPS:
+        if any(text in validation(task, group) for task in TASKS):
+            return group
+    return None
 
 
 def validation(task: str, group: str = WRITTEN) -> tuple[str, ...]:

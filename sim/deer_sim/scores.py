@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from deer_sim.instructions import GROUPS, group_of
 from deer_sim.results import ChainResult, SubtaskResult
 from deer_sim.statistics import bootstrap_ratio, wilson_interval
 
@@ -45,6 +46,7 @@ def summarise(results: Sequence[ChainResult]) -> dict[str, Any]:
         "average_length_interval": _interval(solved.astype(float), np.ones(len(results))),
         "per_position": per_position,
         "per_task": _per_task(results, tried),
+        "per_wording": _per_wording(results),
         "llm_share": None,
         "total_share": None,
         "asked_share": None,
@@ -75,6 +77,19 @@ def _per_task(results: Sequence[ChainResult], tried: Sequence[SubtaskResult]) ->
             "full_llm_gmac": _mean(attempts, "full_llm_gmac"),
         }
     return table
+
+
+def _per_wording(results: Sequence[ChainResult]) -> dict[str, Any]:
+    """Rates by group of our own wordings; empty where there are fewer than two groups."""
+    table = {}
+    for group in GROUPS:
+        tried = [[item for item in result.subtasks if group_of(item.instruction) == group] for result in results]
+        attempts = [item for items in tried for item in items]
+        if attempts:
+            chances = np.array([len(items) for items in tried], float)
+            solved = np.array([sum(item.success for item in items) for items in tried], float)
+            table[group] = {**_rate(attempts), "interval": _interval(solved, chances)}
+    return table if len(table) > 1 else {}
 
 
 def _rate(attempts: Sequence[SubtaskResult]) -> dict[str, Any]:

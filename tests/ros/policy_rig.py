@@ -11,7 +11,7 @@ from lifecycle_msgs.msg import Transition
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from sensor_msgs.msg import Image, JointState
 
-from deer_policies.interfaces import ActionChunk, Budget, ExitReport, PolicyInfo
+from deer_policies.interfaces import ActionChunk, Budget, ExitReport, PolicyInfo, Understanding
 from deer_ros import graph
 from deer_ros.bringup import free_domain_id
 from deer_ros.client import StackClient
@@ -38,6 +38,10 @@ class ScriptedPolicy:
         self.step_error = None
         self.step_time_s = 0.0
         self.seen = []
+        self.unknown = set()
+
+    def understanding(self, instruction):
+        return Understanding("wave", instruction not in self.unknown, 0.3, "wave to me", ("wave to me",))
 
     def load(self, *parameters):
         self.loaded_as = parameters

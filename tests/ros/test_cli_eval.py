@@ -6,11 +6,12 @@ import sys
 import numpy as np
 import pytest
 
-from deer_policies.interfaces import ActionChunk, Budget, ExitReport, PolicyInfo
+from deer_policies.interfaces import ActionChunk, Budget, ExitReport, PolicyInfo, Understanding
 from deer_ros.cli.eval import planned
 from deer_ros.cli.evaluation_page import render_page
-from deer_ros.cli.evaluation_report import Provenance, notes
+from deer_ros.cli.evaluation_report import Provenance, notes, refused
 from deer_ros.cli.main import main, parsed
+from deer_sim.chains import task_chains
 from deer_sim.environment import EnvironmentSpec
 from deer_sim.results import SETTINGS, read_results
 from deer_sim.step_record import StepRecord
@@ -126,6 +127,31 @@ def test_other_settings_need_another_folder(runs, capsys):
     assert "seed 1000 and not 5" in capsys.readouterr().err
 
 
+def test_refusals_are_counted_and_refuse_nothing():
+    class Choosy(Sleeper):
+        def understanding(self, instruction):
+            return Understanding("turn_on_led", "light" in instruction, 0.5, "led on")
+
+    plan = task_chains("D", ["turn_on_led"], 30, 1000)
+    texts = {chain.subtasks[0].instruction for chain in plan}
+    without = sum("light" not in text for text in texts)
+    assert 0 < without < len(texts)
+    found = refused(Choosy(), plan)
+    assert found == {"instructions": len(texts), "refused": without, "rate": without / len(texts)}
+    assert refused(Sleeper(), plan) is None
+    assert refused(None, plan) is None
+
+
+def test_the_page_tells_wordings_apart(runs):
+    report = json.loads((runs / "sleeper" / "report.json").read_text())
+    assert "Wordings" not in render_page(report)
+    row = report["per_task"]["turn_on_led"]
+    told = {"instructions": 3, "refused": 1, "rate": 1 / 3}
+    page = render_page({**report, "per_wording": {"written": row, "spoken": row}, "refused": told})
+    assert "<td>spoken</td>" in page
+    assert "refuse 1 of the 3 different" in page
+
+
 def test_compare_tests_pairs_and_warns_of_other_renderers(runs, capsys):
     assert main(["compare", str(runs / "expert"), str(runs / "sleeper")]) == 0
     printed = capsys.readouterr().out
@@ -163,6 +189,7 @@ def test_compare_refuses_other_starts(runs, tmp_path, capsys):
         (["--chains", "sequence/0/0001"], "there are no sequence/0/0001 among what is run, such as sequence/0/0000"),
         (["--backend", "calvin_env"], "playtable:D has no back end calvin_env"),
         (["--renderer", "egl"], "playtable:D has no renderer egl"),
+        (["--wordings", "spoken", "--annotations", __file__], "leave it out with --annotations"),
     ],
 )
 def test_what_can_not_be_evaluated_is_told(arguments, message, tmp_path, capsys):

@@ -66,6 +66,20 @@ def test_limits_among_the_parameters_are_the_first_budget():
         rclpy.try_shutdown()
 
 
+def test_the_check_of_instructions_can_be_turned_off():
+    policy = ScriptedPolicy()
+    policy.unknown = {"sing"}
+    rclpy.init(args=["--ros-args", "-p", "refuse_unknown:=false"], domain_id=free_domain_id())
+    node = PolicyNode(policy.load)
+    try:
+        node.set_up()
+        assert node._begin(b"1" * 16, "sing", 0).instruction == "sing"
+    finally:
+        node.release()
+        node.destroy_node()
+        rclpy.try_shutdown()
+
+
 def test_what_can_not_be_loaded_can_be_tried_again(rig):
     rig.policy.load_error = CheckpointError("the file is damaged")
     with pytest.raises(StackError, match="refused"):
@@ -183,3 +197,29 @@ def test_a_plain_instruction_is_followed(active):
     active.client.node.destroy_publisher(publisher)
     assert {observation.instruction for observation, _ in active.policy.seen} == {"wave"}
     active.show_until(lambda: active.actions and not active.actions[-1].action[:6].any())
+
+
+def test_an_instruction_outside_the_skills_is_refused_and_nothing_moves(active):
+    active.policy.unknown = {"sing"}
+    goal = active.client.send("sing")
+    result = goal.result(DEADLINE_S)
+    assert (result.outcome, result.steps) == (Outcome.FAILED, 0)
+    assert "'sing' is not understood" in result.reason
+    assert "wave (score" not in result.reason
+    assert "'wave to me'" in result.reason
+    assert "refuse_unknown" in result.reason
+    for _ in range(5):
+        active.show()
+        time.sleep(0.03)
+    assert active.policy.seen == []
+    assert active.actions == []
+
+
+def test_an_unknown_instruction_leaves_the_one_in_progress_alone(active):
+    active.policy.unknown = {"sing"}
+    goal = active.client.send("go")
+    active.show_until(lambda: active.policy.seen)
+    assert active.client.send("sing").result(DEADLINE_S).outcome is Outcome.FAILED
+    active.show_until(lambda: len(active.policy.seen) >= 4)
+    assert {observation.instruction for observation, _ in active.policy.seen} == {"go"}
+    goal.cancel(DEADLINE_S)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
@@ -16,6 +17,7 @@ import pytest
 
 from deer_policies.errors import ConfigError, SimulatorError
 from deer_policies.interfaces import ActionChunk, Budget, ExitReport, PolicyInfo
+from deer_sim import instructions
 from deer_sim.calvin.sequences import task_sequences
 from deer_sim.chains import annotated_wording, own_wording, sequence_chains, task_chains
 from deer_sim.evaluation import evaluate, local
@@ -136,6 +138,14 @@ def test_a_chain_ends_with_the_first_failure():
     environment.close()
     assert (result.solved, result.planned, len(result.subtasks)) == (0, 5, 1)
     assert result.subtasks[0].steps == 3
+
+
+def test_wordings_are_drawn_from_the_group_that_is_asked_for():
+    for group in instructions.GROUPS:
+        chains = task_chains("D", ["open_drawer"], 4, 0, functools.partial(own_wording, group=group))
+        assert {instructions.group_of(chain.subtasks[0].instruction) for chain in chains} == {group}
+    chains = task_chains("D", ["open_drawer"], 40, 0, functools.partial(own_wording, group=instructions.EVERY))
+    assert {instructions.group_of(chain.subtasks[0].instruction) for chain in chains} == set(instructions.GROUPS)
 
 
 def test_sequences_are_of_scene_d_only():

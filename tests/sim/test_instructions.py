@@ -11,8 +11,8 @@ from deer_policies.errors import ConfigError
 from deer_policies.interfaces import checked_instruction
 from deer_sim import instructions
 from deer_sim.environment import BLOCKS
-from deer_sim.framing import Framer
 from deer_sim.tasks import TASKS
+from deer_sim.templates import expanded
 
 OFFICIAL = Path(__file__).resolve().parents[3] / "shared/calvin_scenes"
 
@@ -38,13 +38,13 @@ def test_each_task_has_enough_wordings(task: str) -> None:
 
 def test_templates_stand_for_every_choice() -> None:
     words = {"light": ["lamp", "bulb"]}
-    assert list(instructions.expanded("(please|) light the <light>", words)) == [
+    assert list(expanded("(please|) light the <light>", words)) == [
         "please light the lamp",
         "please light the bulb",
         "light the lamp",
         "light the bulb",
     ]
-    assert list(instructions.expanded("wait", words)) == ["wait"]
+    assert list(expanded("wait", words)) == ["wait"]
 
 
 def test_no_wording_is_used_twice() -> None:
@@ -112,7 +112,7 @@ def test_nothing_is_copied_from_calvin() -> None:
 
 class TestFraming:
     def sentences(self, style: str, task: str = "push_red_block_right", count: int = 400) -> list[str]:
-        framer = Framer(task, instructions.plain_training, random.Random(1))
+        framer = instructions.task_framer(task, random.Random(1))
         return [getattr(framer, style)() for _ in range(count)]
 
     def test_speech_has_no_punctuation_but_hesitations(self) -> None:

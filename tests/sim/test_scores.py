@@ -1,8 +1,11 @@
 """What results say, and the statistics behind it."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from deer_sim import instructions
 from deer_sim.results import ChainResult, SubtaskResult
 from deer_sim.scores import summarise
 from deer_sim.statistics import bootstrap_ratio, paired_difference, sign_flip_p, wilson_interval
@@ -91,3 +94,18 @@ def test_paired_difference_sees_a_difference_and_none():
     assert 0.6 < low < 0.75 < high < 0.9
     with pytest.raises(ValueError, match="equal, non-empty"):
         paired_difference(first, first[:3], rng)
+
+
+def test_success_by_group_of_wordings_where_there_are_several():
+    written, spoken = (instructions.validation("open_drawer", group)[0] for group in ("written", "spoken"))
+    said = [(written, True), (spoken, False), (spoken, True), ("some other words", False)]
+    results = [
+        ChainResult(f"{number}", 1, (replace(subtask("open_drawer", success, 10, {"0": 10}, 1.0), instruction=text),))
+        for number, (text, success) in enumerate(said)
+    ]
+    table = summarise(results)["per_wording"]
+    assert {group: (row["success"], row["attempts"]) for group, row in table.items()} == {
+        "written": (1, 1),
+        "spoken": (1, 2),
+    }
+    assert summarise(results[:1])["per_wording"] == {}

@@ -1,4 +1,4 @@
-"""Checkpoints: safetensors files that hold the weights, the full configuration, the tokenizer and the calibration."""
+"""Checkpoints: safetensors files with weights, full configuration, tokenizer, calibration and recogniser of skills."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from deer_policies.deer.budget import CostModel, loadable_exits
 from deer_policies.deer.config import DeerConfig
 from deer_policies.deer.policy import DeerPolicy
 from deer_policies.deer.precision import Storage, converted, is_packed, precision_named
+from deer_policies.deer.skills import SkillRecogniser
 from deer_policies.deer.tensor_files import content_sha256, read_tensors, write_tensors
 from deer_policies.deer.thresholds import Calibration, Tuned
 from deer_policies.deer.tokenizer import Tokenizer
@@ -34,6 +35,7 @@ CALIBRATION_TENSORS = ("values", "tokens", "errors", "episodes")
 """Fields of `Calibration` that are tensors; the first is always there."""
 AUXILIARY = "auxiliary_heads."
 PROVENANCE = "provenance"
+SKILLS = "skills."
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,7 @@ class Checkpoint:
         sha256: of all that the file holds but its provenance: weights, configuration, tokenizer, calibration, budget.
             Noting scores in a checkpoint leaves it, so that they stay the scores of this very file; empty for one that
             was not read from a file.
+        skills: recognises instructions that the policy can't follow, or None.
     """
 
     model: DeerModel
@@ -59,6 +62,7 @@ class Checkpoint:
     provenance: dict[str, Any] = field(default_factory=dict)
     untrained: bool = False
     sha256: str = ""
+    skills: SkillRecogniser | None = None
 
 
 def save(
@@ -96,6 +100,10 @@ def save(
                 tensors[CALIBRATION + name] = tensor.cpu().contiguous()
         described = {name: getattr(calibration, name) for name in ("criterion", "source", "paced")}
         metadata["calibration"] = json.dumps({**described, "tuned": [asdict(tuned) for tuned in calibration.tuned]})
+    if checkpoint.skills is not None:
+        weights = checkpoint.skills.state_dict()
+        tensors.update({SKILLS + name: tensor.cpu().contiguous() for name, tensor in weights.items()})
+        metadata["skills"] = checkpoint.skills.to_json()
     write_tensors(path, tensors, metadata)
 
 
@@ -174,15 +182,15 @@ def load(
         if storage.unpacked:
             logger.warning("%s: no %s kernel takes the shape of %s", path, held.name, listed(storage.unpacked))
         calibration = _calibration(path, file, metadata, config)
+        skills = _skills(file, metadata)
         budget = Budget(**json.loads(metadata.get("budget", "{}")))
         provenance = json.loads(metadata.get(PROVENANCE, "{}"))
         untrained = bool(json.loads(metadata.get("untrained", "false")))
         shapes = {name: like.shape for name, like in wanted.items()}
         weights = {name: storage.stored(name, tensor, device) for name, tensor in read_tensors(path, shapes)}
     model = DeerModel.from_weights(config, weights, auxiliary_heads, exits)
-    return Checkpoint(
-        model.to(device), tokenizer, calibration, budget, provenance, untrained, content_sha256(path, PROVENANCE)
-    )
+    sha256 = content_sha256(path, PROVENANCE)
+    return Checkpoint(model.to(device), tokenizer, calibration, budget, provenance, untrained, sha256, skills)
 
 
 def read_config(name_or_path: str | Path) -> DeerConfig:
@@ -235,6 +243,7 @@ def _policy(checkpoint: Checkpoint) -> DeerPolicy:
         checkpoint.calibration,
         details=checkpoint.provenance,
         weights_sha256=checkpoint.sha256,
+        skills=checkpoint.skills,
     )
 
 
@@ -264,6 +273,7 @@ def _config(path: Path, metadata: dict[str, str]) -> DeerConfig:
 def _check_names(path: Path, present: set[str], wanted: dict[str, torch.Tensor], config: DeerConfig) -> None:
     with torch.device("meta"):
         known = set(DeerModel(config).state_dict()) | {CALIBRATION + name for name in CALIBRATION_TENSORS}
+    present = {name for name in present if not name.startswith(SKILLS)}
     missing, unexpected = sorted(set(wanted) - present), sorted(present - known)
     for what, names in (("lacks", missing), ("has unexpected", unexpected)):
         if names:
@@ -289,3 +299,10 @@ def _calibration(path: Path, file: Any, metadata: dict[str, str], config: DeerCo
     return Calibration(
         criterion=described["criterion"], source=described["source"], tuned=tuned, paced=paced, **recorded
     )
+
+
+def _skills(file: Any, metadata: dict[str, str]) -> SkillRecogniser | None:
+    if "skills" not in metadata:
+        return None
+    weights = {name.removeprefix(SKILLS): file.get_tensor(name) for name in file.keys() if name.startswith(SKILLS)}  # noqa: SIM118
+    return SkillRecogniser.from_json(metadata["skills"], weights)

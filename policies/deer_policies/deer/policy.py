@@ -21,6 +21,7 @@ from deer_policies.deer.deadline import (
 )
 from deer_policies.deer.exits import ExitRule, ThresholdRule
 from deer_policies.deer.precision import held_bytes
+from deer_policies.deer.skills import SkillRecogniser
 from deer_policies.deer.stepping import Plan, PolicyState, Stepper, initial_state
 from deer_policies.deer.thresholds import Calibration, rule_for_average
 from deer_policies.deer.tokenizer import Tokenizer
@@ -32,6 +33,8 @@ from deer_policies.interfaces import (
     ExitReport,
     Observation,
     PolicyInfo,
+    Understanding,
+    checked_instruction,
 )
 
 logger = logging.getLogger(__name__)
@@ -55,6 +58,7 @@ class DeerPolicy:
         details: dict[str, Any] | None = None,
         weights_sha256: str = "",
         clock: Clock = time.perf_counter,
+        skills: SkillRecogniser | None = None,
     ) -> None:
         """Args:
         model: put into evaluation mode; stays on its device.
@@ -64,6 +68,7 @@ class DeerPolicy:
         details: provenance, for reports.
         weights_sha256: see `PolicyInfo`.
         clock: tells latencies and deadlines.
+        skills: judges instructions, see `understanding`; it has no part in a step.
         """
         if tokenizer.vocabulary > model.config.language.vocabulary:
             raise ConfigError(
@@ -73,6 +78,7 @@ class DeerPolicy:
         self.model = model.eval().requires_grad_(False)
         self.tokenizer = tokenizer
         self.calibration = calibration
+        self._skills = skills
         self.costs = CostModel(model.config)
         preprocess = model.config.preprocess
         self._info = PolicyInfo(
@@ -164,6 +170,17 @@ class DeerPolicy:
             ConfigError: if it is less than 1.
         """
         self._stepper.batches = ExactBatches(rows)
+
+    def understanding(self, instruction: str) -> Understanding | None:
+        """What it would make of an instruction; None if its checkpoint has no recogniser of skills.
+
+        It may be asked from any thread, also during a step.
+
+        Raises:
+            ConfigError: for what is no instruction at all; see `checked_instruction`.
+        """
+        text = checked_instruction(instruction)
+        return None if self._skills is None else self._skills.understand([text])[0]
 
     def initial_state(self) -> PolicyState:
         """The state before the first step of a subtask."""

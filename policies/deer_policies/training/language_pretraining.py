@@ -18,11 +18,13 @@ from deer_policies.deer.backbone import DeerModel
 from deer_policies.deer.tokenizer import Tokenizer
 from deer_policies.training.optimiser import one_cycle
 from deer_policies.training.recipe import PretrainingPhase
-from deer_policies.training.wording_draws import drawn_wordings
 
 logger = logging.getLogger(__name__)
 
 LOG_EVERY_STEPS = 100
+PARTS = 4
+"""The wordings of an update are computed in so many parts of like length: padding would cost more than the words."""
+MOST_AT_ONCE = 128
 
 
 class TaskClassifier(nn.Module):
@@ -62,11 +64,16 @@ class TaskClassifier(nn.Module):
         return F.cross_entropy(logits.flatten(0, 1), target.repeat(len(logits)))
 
     @torch.no_grad()
-    def accuracy(self, wordings: Mapping[str, Sequence[str]]) -> float:
-        """Share of all wordings whose task the last exit names."""
+    def accuracy(self, wordings: Mapping[str, Sequence[str]]) -> tuple[float, ...]:
+        """Share of all wordings whose task each exit names, shallowest first."""
         pairs = [(task, text) for task, texts in wordings.items() for text in texts]
-        named = self.logits([text for _, text in pairs])[-1].argmax(-1)
-        return float((named == torch.tensor([self._tasks[task] for task, _ in pairs])).float().mean())
+        pairs.sort(key=lambda pair: len(pair[1]))
+        named = torch.zeros(len(self.model.exit_layers))
+        for start in range(0, len(pairs), MOST_AT_ONCE):
+            tasks, texts = zip(*pairs[start : start + MOST_AT_ONCE], strict=True)
+            target = torch.tensor([self._tasks[task] for task in tasks])
+            named += (self.logits(texts)[1:].argmax(-1) == target).sum(-1)
+        return tuple((named / len(pairs)).tolist())
 
 
 def pretrain_language(
@@ -93,15 +100,23 @@ def pretrain_language(
     losses: list[float] = []
     for step in range(1, phase.steps + 1):
         drawn = [tasks[index] for index in rng.integers(len(tasks), size=phase.batch)]
-        texts = drawn_wordings([wordings[task] for task in drawn], rng)
-        with torch.autocast("cpu", torch.bfloat16):
-            loss = classifier.loss(texts, drawn)
+        texts = [wordings[task][int(rng.integers(len(wordings[task])))] for task in drawn]
         optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        by_length = sorted(zip(texts, drawn, strict=True), key=lambda pair: len(pair[0]))
+        parts = np.array_split(np.arange(phase.batch), min(PARTS, phase.batch))
+        losses.append(sum(_backward(classifier, [by_length[index] for index in part], phase.batch) for part in parts))
         nn.utils.clip_grad_norm_(classifier.trained(), 1.0)
         optimiser.step()
         schedule.step()
-        losses.append(float(loss.detach()))
         if step % LOG_EVERY_STEPS == 0 or step == phase.steps:
             logger.info("language: step %d/%d, loss %.4f", step, phase.steps, np.mean(losses[-LOG_EVERY_STEPS:]))
     return classifier
+
+
+def _backward(classifier: TaskClassifier, pairs: Sequence[tuple[str, str]], batch: int) -> float:
+    """Adds the gradient of (wording, task) pairs that are part of a batch; returns what they add to its mean loss."""
+    texts, tasks = zip(*pairs, strict=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = classifier.loss(texts, tasks) * (len(pairs) / batch)
+    loss.backward()
+    return float(loss.detach())

@@ -65,6 +65,25 @@ class PretrainingPhase:
 
 
 @dataclass(frozen=True)
+class SkillsPhase:
+    """Training of the recogniser of skills, a text model beside the policy; see `training.skills`.
+
+    Attributes:
+        steps: optimiser steps.
+        learning_rate: peak rate of AdamW.
+        batch: texts in one update.
+    """
+
+    steps: int = 2500
+    learning_rate: float = 3e-3
+    batch: int = 128
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.learning_rate <= 0 or self.batch < 1:
+            raise ConfigError(f"a skills phase needs steps >= 1, learning_rate > 0, batch >= 1; got {self}")
+
+
+@dataclass(frozen=True)
 class Round:
     """New episodes, then a phase of training on all that there are.
 
@@ -185,6 +204,7 @@ class Recipe:
         heads: the last phase, on the heads alone.
         language: training of the language layers before the first round; None for a pretrained language model.
         vision: training of vision and resampler on the first round's frames; None for pretrained vision.
+        skills: training of what recognises instructions outside the skills; None makes a policy that follows any text.
         optimisation: see `Optimisation`.
         validation: see `Validation`; None trains every phase to its end.
         calibration_episodes_per_task: episodes for the exit thresholds, kept apart from training.
@@ -202,6 +222,7 @@ class Recipe:
     data: RecordedData | None = None
     language: PretrainingPhase | None = None
     vision: PretrainingPhase | None = None
+    skills: SkillsPhase | None = None
     optimisation: Optimisation = field(default_factory=Optimisation)
     policy: dict[str, Any] = field(default_factory=dict)
     weights: str | None = None
@@ -306,6 +327,8 @@ def load_recipe(path: Path) -> Recipe:
     for name in ("language", "vision"):
         if values.get(name) is not None:
             values[name] = _build(PretrainingPhase, values[name], f"{path}: {name}")
+    if values.get("skills") is not None:
+        values["skills"] = _build(SkillsPhase, values["skills"], f"{path}: skills")
     optimisation = dict(values.get("optimisation", {}))
     for name in ("samplings", "shift_px", "frozen"):
         if name in optimisation:
