@@ -40,7 +40,7 @@ def make_checkpoint():
     def make(path, samplings=("uniform", "segments"), auxiliary_weight=1.0, **recipe):
         settings = {**RECIPE["optimisation"], "samplings": list(samplings), "auxiliary_weight": auxiliary_weight}
         provenance = {"recipe": {**RECIPE, "optimisation": settings, **recipe}}
-        save(path, Checkpoint(model, tokenizer, calibration, Budget(average_llm_gmac=0.01), provenance))
+        save(path, Checkpoint(model, tokenizer, calibration, Budget(average_llm_gmac=0.016), provenance))
         return path
 
     return make

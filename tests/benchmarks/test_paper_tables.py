@@ -80,7 +80,7 @@ def test_all_tables_are_written_and_nothing_runs_twice(run, make_checkpoint, fak
     (tune,) = (arguments for arguments in fake_deer.ran if arguments[0] == "tune")
     assert tune[tune.index("--seed") + 1] == "5000"
     assert [plan.criterion for plan in run.calibrated] == ["feature", "time"]
-    assert {(plan.episodes, plan.seed, plan.average_llm_gmac) for plan in run.calibrated} == {(60, 900, 0.01)}
+    assert {(plan.episodes, plan.seed, plan.average_llm_gmac) for plan in run.calibrated} == {(60, 900, 0.016)}
     fake_deer.ran.clear()
     assert run("--variants", str(variants)) == text
     # Only the search is asked again, which finds its own trials.
@@ -91,15 +91,15 @@ def test_all_tables_are_written_and_nothing_runs_twice(run, make_checkpoint, fak
 def test_differences_are_paired_and_of_the_row_that_is_named(run, tmp_path):
     text = run("--only", "figure3")
     cells = {path.name: Scored.read(path) for path in (tmp_path / "out" / "cells").iterdir()}
-    budget, everything = cells["budget-0.01"], cells["fixed-3"]
+    budget, everything = cells["budget-0.016"], cells["fixed-3"]
     keys = sorted(budget.solved)
     mean = np.mean([budget.solved[key] - everything.solved[key] for key in keys])
-    (row,) = (line for line in text.splitlines() if line.startswith("| budget of 0.01 GMAC"))
+    (row,) = (line for line in text.splitlines() if line.startswith("| budget of 0.016 GMAC"))
     assert f"{mean:+.3f} [" in row
     gmac = CostModel(load(tmp_path / "policy.safetensors").model.config).llm_gmac(1)
     (beside,) = (line for line in text.splitlines() if line.startswith(f"| budget of {gmac:.4g} GMAC"))
     other = cells["fixed-1"].minus(cells[f"budget-{gmac:.5g}"])[0]
-    assert f"{-other:+.3f} [" in beside.split("|")[4]
+    assert f"{0.0 - other:+.3f} [" in beside.split("|")[4]
     with pytest.raises(ConfigError, match="different chains"):
         budget.minus(replace(everything, solved={"other": 1}))
 
@@ -120,7 +120,7 @@ def test_changed_weights_do_not_pass_for_finished(run, make_checkpoint, fake_dee
     make_checkpoint(tmp_path / "policy.safetensors", name="noted otherwise")
     run("--only", "table6")
     assert len(fake_deer.ran) == count
-    report = tmp_path / "out" / "cells" / "budget-0.01" / "report.json"
+    report = tmp_path / "out" / "cells" / "budget-0.016" / "report.json"
     report.write_text(json.dumps({**json.loads(report.read_text()), "weights_sha256": "0"}))
     run("--only", "table6")
     assert len(fake_deer.ran) == count + 1

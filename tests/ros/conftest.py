@@ -13,11 +13,12 @@ def tiny_checkpoint(tmp_path_factory):
     torch = pytest.importorskip("torch")
     from deer_policies.deer.backbone import DeerModel
     from deer_policies.deer.checkpoint import Checkpoint, save
+    from deer_policies.deer.config import changed
     from deer_policies.deer.presets import deer_nano
     from deer_policies.deer.thresholds import Calibration
     from deer_policies.deer.tokenizer import Tokenizer
 
-    config = deer_nano()
+    config = changed(deer_nano(), {"head": {"horizon": 1}})
     corpus = ["open the drawer", "push the sliding door to the left", "switch on the light"]
     torch.manual_seed(0)
     model = DeerModel(config)

@@ -185,13 +185,13 @@ def test_deer_train_takes_a_folder_in_calvins_layout(
     monkeypatch.setattr(TrainingRun, "_finish", lambda self, trainer, out: None)
     write_split(tmp_path / "data" / "validation")
     assert train(tmp_path) == 0
-    assert (tmp_path / "work/tiny/heads.safetensors").exists()
+    assert (tmp_path / "work/tiny/heads-1.safetensors").exists()
     assert not (tmp_path / "work/tiny/episodes").exists()
     assert len(list((tmp_path / "work/calvin").iterdir())) == 2
     log = (tmp_path / "work/tiny/log.jsonl").read_text()
     assert '"validation_loss"' in log
     assert '"scene"' not in log
-    assert load(tmp_path / "work/tiny/heads.safetensors").model.config.head.horizon == 3
+    assert load(tmp_path / "work/tiny/heads-1.safetensors").model.config.head.horizon == 3
     assert "pull" in (tmp_path / "work/tiny/tokenizer.json").read_text()
 
 

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from deer_policies.deer.budget import CostModel
-from deer_policies.deer.presets import deer_nano
+from deer_policies.deer.checkpoint import find, load
 from deer_ros.cli.main import main
 
 
@@ -17,7 +17,7 @@ def measured(capsys: pytest.CaptureFixture[str], *options: str) -> dict:
 
 
 def test_a_tighter_peak_budget_loads_fewer_layers(capsys):
-    limit = str(CostModel(deer_nano()).memory_gib(1))
+    limit = str(CostModel(load(find("deer-nano")).model.config).memory_gib(1))
     everything, less = measured(capsys), measured(capsys, "--peak-memory-gib", limit)
     assert (everything["layers_loaded"], less["layers_loaded"], less["layers"]) == (8, 4, 8)
     assert less["counted_mib"] <= float(limit) * 1024 < everything["counted_mib"]

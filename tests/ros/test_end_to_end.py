@@ -193,7 +193,7 @@ def test_cancel_stops_motion_at_once(stack, actions, joints):
 
 def test_a_budget_takes_effect_at_the_next_step(stack, reports):
     client = stack.client
-    tight = Budget(average_llm_gmac=0.008)
+    tight = Budget(average_llm_gmac=0.012)
     del reports[:]
     told = []
 
@@ -209,7 +209,7 @@ def test_a_budget_takes_effect_at_the_next_step(stack, reports):
     assert until(lambda: len(reports) == 15)
     after = told[0] + 2  # one step may have been under way
     assert all(report.budget_average_llm_gmac == 0.0 for report in reports if report.step <= 5)
-    assert all(report.budget_average_llm_gmac == 0.008 for report in reports if report.step >= after)
+    assert all(report.budget_average_llm_gmac == 0.012 for report in reports if report.step >= after)
     assert reports[-1].report.thresholds != reports[0].report.thresholds
     with pytest.raises(BudgetError, match="at least"):
         client.set_budget(Budget(peak_llm_gmac=1e-6))
