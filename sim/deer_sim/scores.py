@@ -44,11 +44,11 @@ def summarise(results: Sequence[ChainResult]) -> dict[str, Any]:
         "average_length_interval": _interval(solved.astype(float), np.ones(len(results))),
         "per_position": per_position,
         "per_task": _per_task(results, tried),
-        "per_wording": _per_wording(results),
         "llm_share": None,
         "total_share": None,
         "sequences": len(results),
         "all": _rate(tried),
+        "per_wording": _per_wording(results),
     }
     if full:
         report["llm_share"] = _mean(tried, "mean_llm_gmac") / full
