@@ -37,8 +37,8 @@ def training() -> tuple[str, ...]:
 @cache
 def tuning() -> tuple[str, ...]:
     """Texts to choose a threshold with, of words and templates that `training` does not use."""
-    seen = set(training())
-    return tuple(text for text in _drawn(_split(apart=True), TUNING, random.Random(2)) if text not in seen)
+    trained = set(training())
+    return tuple(text for text in _drawn(_split(apart=True), TUNING, random.Random(2)) if text not in trained)
 
 
 @cache

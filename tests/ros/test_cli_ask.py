@@ -19,8 +19,8 @@ POLITE = ("", "please ", "now ", "could you ", "robot ", "kindly ")
 def few_texts(monkeypatch):
     """A tenth of the texts; what a recogniser learns from all of them is measured by benchmarks/language.py."""
     monkeypatch.setattr(instructions, "training", instructions.plain_training)
-    few = outside.training()[::10]
-    monkeypatch.setattr(outside, "training", lambda: few)
+    texts = outside.tuning()
+    monkeypatch.setattr(outside, "training", lambda: texts)
 
 
 def test_teaching_changes_nothing_else(tiny_checkpoint, tmp_path, few_texts):

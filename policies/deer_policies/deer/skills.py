@@ -25,6 +25,8 @@ MOST_WORDS = 96
 PIECE = 4
 """Letters of a piece of a word."""
 PAD, UNKNOWN = 0, 1
+DROPOUT = 0.2
+"""While training, of what words are known by and of what a text comes down to."""
 
 
 @dataclass(frozen=True)
@@ -138,13 +140,14 @@ class SkillRecogniser(nn.Module):
         there = (encoded.texts != 0)[:, None]
         counts = (encoded.pieces != PAD).sum(-1, keepdim=True).clamp(min=1)
         vectors = self.word(encoded.words) + self.piece(encoded.pieces).sum(-2) / counts
-        x = vectors[encoded.texts].transpose(1, 2)
+        x = F.dropout(vectors[encoded.texts], DROPOUT, self.training).transpose(1, 2)
         for layer in self.layers:
             y = F.gelu(layer(x * there))
             x = y if y.shape != x.shape else x + y
         most = x.masked_fill(~there, -1e4).amax(-1)
         mean = (x * there).sum(-1) / there.sum(-1)
-        return self.out(F.gelu(self.hidden(torch.cat([most, mean], -1))))
+        pooled = F.dropout(torch.cat([most, mean], -1), DROPOUT, self.training)
+        return self.out(F.gelu(self.hidden(pooled)))
 
     @torch.no_grad()
     def probabilities(self, texts: Sequence[str]) -> torch.Tensor:

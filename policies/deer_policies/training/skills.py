@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from deer_policies.deer.skills import UNKNOWN, SkillRecogniser, Skills, vocabulary_of
+from deer_policies.deer.skills import PAD, UNKNOWN, SkillRecogniser, Skills, vocabulary_of
 from deer_policies.errors import ConfigError
 from deer_policies.training.recipe import SkillsPhase
 
@@ -26,6 +26,8 @@ ACCEPTED = 0.12
 """Share of the texts outside, of things and phrases kept apart, that the threshold lets pass."""
 LIMITS = (0.02, 0.98)
 """Of the threshold."""
+STRANGE = 0.03
+"""The same for words that are not even known by their pieces."""
 SCORED_AT_ONCE = 256
 
 
@@ -81,8 +83,10 @@ def _optimise(
         drawn = np.where(rng.random(phase.batch) < OUTSIDE_SHARE, tasks, rng.integers(tasks, size=phase.batch))
         texts = [classes[kind][int(rng.integers(len(classes[kind])))] for kind in drawn]
         encoded = recogniser.encode(texts)
-        hidden = torch.from_numpy(rng.random(len(encoded.words)) < WORD_DROPOUT)
-        encoded = replace(encoded, words=torch.where(hidden & (encoded.words > UNKNOWN), UNKNOWN, encoded.words))
+        chance = torch.from_numpy(rng.random(len(encoded.words)))
+        words = torch.where((chance < WORD_DROPOUT) & (encoded.words > UNKNOWN), UNKNOWN, encoded.words)
+        pieces = torch.where((chance < STRANGE)[:, None], PAD, encoded.pieces)
+        encoded = replace(encoded, words=words, pieces=pieces)
         loss = F.cross_entropy(recogniser(encoded), torch.from_numpy(drawn), label_smoothing=0.02)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
