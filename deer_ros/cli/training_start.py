@@ -38,7 +38,12 @@ def make_readouts(recipe: Recipe, config: DeerConfig, episodes: Sequence[Episode
     torch.manual_seed(recipe.seed)
     scene = focus = None
     if recipe.vision is not None or settings.scene_weight > 0.0:
-        scene = SceneReadout(config, _told("scene", episodes), episodes[0].landmarks.shape[2])
+        scene = SceneReadout(config, _told("scene", episodes))
+        told, sought = episodes[0].landmarks.shape[2], config.resampler.landmarks
+        if sought not in (0, told):
+            raise ConfigError(
+                f"the policy looks for {sought} landmarks and the data tell {told}; set resampler.landmarks"
+            )
     if settings.focus_weight > 0.0:
         focus = FocusReadout(config, _told("focus", episodes))
     return Readouts(scene, focus)

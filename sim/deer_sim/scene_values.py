@@ -19,9 +19,10 @@ def scene_values(scene: str, scene_obs: np.ndarray) -> np.ndarray:
         scene_obs: (steps, 24).
 
     Returns:
-        (steps, 23) float32. For each block, in the order of `deer_sim.environment.BLOCKS`: place (3) in m, and sine and
-        cosine of twice its yaw, since half a turn makes no difference. Then in m: x of the door's handle, x of the
-        drawer and how far it is open, x of the button, x of the switch and how far it is up; 0 or 1 for bulb and LED.
+        (steps, 20) float32. For each block, in the order of `deer_sim.environment.BLOCKS`: place (3) in m, and sine and
+        cosine of twice its yaw, since half a turn makes no difference. Then in m: x of the door's handle, how far the
+        drawer is open and the switch up; 0 or 1 for bulb and LED. What never moves in a scene is left out: a policy
+        would tell it by the scene's look, and be wrong in a scene that it has not seen.
 
     Raises:
         SimulatorError: if there is no such scene.
@@ -33,6 +34,5 @@ def scene_values(scene: str, scene_obs: np.ndarray) -> np.ndarray:
     for colour in BLOCKS:
         pose = poses[:, table.block_order.index(colour)]
         columns += [*pose[:, :3].T, np.sin(2.0 * pose[:, 5]), np.cos(2.0 * pose[:, 5])]
-    places = np.full((3, len(slider)), [[table.drawer_x], [table.button_x], [table.switch_x]])
-    columns += [table.slider_x + DOOR_HANDLE_X_M - slider, places[0], drawer, places[1], places[2], switch, bulb, led]
+    columns += [table.slider_x + DOOR_HANDLE_X_M - slider, drawer, switch, bulb, led]
     return np.stack(columns, axis=1).astype(np.float32)

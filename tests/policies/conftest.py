@@ -10,7 +10,7 @@ HORIZON = 2
 TINY = {
     "preprocess": {"image_size": 32},
     "vision": {"image_size": 32, "stem_channels": [8, 8, 8, 16], "dim": 16, "heads": 2},
-    "resampler": {"latents": 2, "layers": 1, "heads": 2, "head_dim": 8},
+    "resampler": {"latents": 2, "layers": 1, "heads": 2, "head_dim": 8, "landmarks": 4},
     "language": {"dim": 16, "heads": 2, "layers": 4, "cross_attention_heads": 2, "cross_attention_head_dim": 8},
     "head": {"lstm_hidden": 16, "mlp_dims": [16], "horizon": HORIZON, "proprioception_dim": 8},
 }

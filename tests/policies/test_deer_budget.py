@@ -51,7 +51,7 @@ class TestAgainstCountedOperations:
         assert counted_mac(lambda: model.resampler(tokens)) == pytest.approx(CostModel(config).resampler_mac, rel=1e-3)
 
     def test_language_up_to_each_exit(self, config, model):
-        media = torch.zeros(1, 2 * config.resampler.latents, config.vision.dim)
+        media = torch.zeros(1, 2 * config.resampler.tokens, config.vision.dim)
         text = model.text(torch.ones(1, TOKENS, dtype=torch.int64), torch.ones(1, TOKENS, dtype=torch.bool))
         for index in range(len(config.language.exit_layers)):
             mac = counted_mac(lambda count=index + 2: list(islice(model.exit_features(text, media), count)))

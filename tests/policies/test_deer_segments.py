@@ -56,7 +56,7 @@ def text_inputs(model: DeerModel, tokens: int) -> tuple[torch.Tensor, torch.Tens
     mask = torch.arange(tokens)[None] < tokens - 1
     text = model.text(torch.randint(4, 500, (1, tokens), generator=generator), mask)
     config = model.config
-    media = torch.randn(1, config.views * config.resampler.latents, config.vision.dim, generator=generator)
+    media = torch.randn(1, config.views * config.resampler.tokens, config.vision.dim, generator=generator)
     return text.embedding, mask, text.bias, media
 
 

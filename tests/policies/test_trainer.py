@@ -67,7 +67,7 @@ def test_heads_only_leaves_everything_else_alone(tiny, tmp_path):
 def readouts_for(tiny):
     episode, config = tiny.episode(10), tiny.config()
     torch.manual_seed(0)
-    scene = SceneReadout(config, torch.from_numpy(episode.scene), episode.landmarks.shape[2])
+    scene = SceneReadout(config, torch.from_numpy(episode.scene))
     return Readouts(scene, FocusReadout(config, torch.from_numpy(episode.focus)))
 
 

@@ -136,7 +136,7 @@ def test_labels_that_are_not_known_take_no_part_in_any_head(tiny, model):
 def test_steps_behind_an_episodes_end_are_not_read(tiny, model):
     """What is read from a window that an episode does not fill is read from the steps that there are."""
     episode, settings = tiny.episode(3), tiny.settings(precision="float32")
-    scene = SceneReadout(model.config, torch.from_numpy(episode.scene), episode.landmarks.shape[2])
+    scene = SceneReadout(model.config, torch.from_numpy(episode.scene))
     readouts = Readouts(scene, FocusReadout(model.config, torch.from_numpy(episode.focus)))
     losses = []
     for window in (3, 5):
@@ -182,11 +182,20 @@ def test_shift_is_one_for_a_clip_and_view_and_differs_between_clips():
 
 def test_jitter_keeps_type_and_does_nothing_at_zero():
     clips = torch.full((4, 3, 2, 3, 8, 8), 100, dtype=torch.uint8)
-    assert torch.equal(jitter_clips(clips, 0.0, torch.Generator()), clips)
-    jittered = jitter_clips(clips, 0.3, torch.Generator().manual_seed(0))
+    assert torch.equal(jitter_clips(clips, 0.0, 0.0, torch.Generator()), clips)
+    jittered = jitter_clips(clips, 0.3, 0.0, torch.Generator().manual_seed(0))
     assert jittered.dtype == torch.uint8
     assert len(jittered.unique()) > 1
     assert all(len(clip.unique()) == 1 for clip in jittered)
+
+
+def test_a_tint_changes_the_channels_of_a_clip_apart_and_all_its_pictures_alike():
+    clips = torch.full((4, 3, 2, 3, 8, 8), 100, dtype=torch.uint8)
+    tinted = jitter_clips(clips, 0.0, 0.2, torch.Generator().manual_seed(0))
+    assert all(len(channel.unique()) == 1 for clip in tinted for channel in clip.movedim(2, 0))
+    assert all(len(clip.unique()) == 3 for clip in tinted)
+    assert tinted.min() >= 80
+    assert tinted.max() <= 120
 
 
 def test_streams_play_episodes_from_start_to_end(tiny):

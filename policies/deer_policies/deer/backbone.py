@@ -11,6 +11,7 @@ from torch import nn
 
 from deer_policies.deer.action_head import ActionHead, ProprioceptionEncoder
 from deer_policies.deer.config import DeerConfig
+from deer_policies.deer.landmark_tokens import Found
 from deer_policies.deer.language import DecoderLayer, alibi_slopes, attention_bias
 from deer_policies.deer.resampler import Resampler
 from deer_policies.deer.segments import Encode, LayersToExit, Normalisation, StepSegments, max_pooled
@@ -58,7 +59,7 @@ class DeerModel(nn.Module):
         self.normalised = Normalisation(config.preprocess)
         self.vision = VisionEncoder(config.vision)
         fused = not config.official
-        self.resampler = Resampler(config.vision.dim, config.resampler, fused)
+        self.resampler = Resampler(config.vision.dim, config.resampler, config.vision.side, fused)
         self.embedding = nn.Embedding(language.vocabulary, language.dim)
         self.layers = nn.ModuleList(
             DecoderLayer(language, config.vision.dim, index, fused) for index in range(config.layers_to_load(exits))
@@ -100,7 +101,7 @@ class DeerModel(nn.Module):
         return model
 
     def media(self, images: torch.Tensor) -> torch.Tensor:
-        """Visual latents: images (batch, views, 3, height, width) -> (batch, views * latents, vision dim)."""
+        """Visual latents: images (batch, views, 3, height, width) -> (batch, views * tokens, vision dim)."""
         return self.media_of(self.patches(images))
 
     def patches(self, images: torch.Tensor) -> torch.Tensor:
@@ -108,8 +109,16 @@ class DeerModel(nn.Module):
         return self.vision(self.normalised(images.flatten(0, 1))).unflatten(0, images.shape[:2])
 
     def media_of(self, patches: torch.Tensor) -> torch.Tensor:
-        """Visual latents (batch, views * latents, vision dim) from patch tokens (batch, views, tokens, vision dim)."""
+        """Visual latents (batch, views * tokens, vision dim) from patch tokens (batch, views, tokens, vision dim)."""
         return self.resampler(patches.flatten(0, 1)).unflatten(0, patches.shape[:2]).flatten(1, 2)
+
+    def landmarks_in(self, patches: torch.Tensor) -> Found | None:
+        """Where the landmarks are in patch tokens (batch, views, tokens, vision dim), views of a sample in a row.
+
+        None for a policy that looks for none.
+        """
+        landmarks = self.resampler.landmarks
+        return None if landmarks is None else landmarks.found(patches.flatten(0, 1))
 
     def text(self, token_ids: torch.Tensor, token_mask: torch.Tensor) -> Text:
         """token_ids (batch, tokens) int64, token_mask (batch, tokens) bool -> `Text`."""
@@ -148,7 +157,7 @@ class DeerModel(nn.Module):
         return self.features_of(self.media(images.flatten(0, 1)), token_ids, token_mask)
 
     def features_of(self, media: torch.Tensor, token_ids: torch.Tensor, token_mask: torch.Tensor) -> torch.Tensor:
-        """The same from visual latents (batch * window, views * latents, vision dim), clip after clip."""
+        """The same from visual latents (batch * window, views * tokens, vision dim), clip after clip."""
         batch = len(token_ids)
         window = len(media) // batch
         text = self.text(token_ids, token_mask).repeated(window)

@@ -11,6 +11,7 @@ import torch
 
 from deer_policies.deer.backbone import DeerModel
 from deer_policies.deer.config import ENCODED_PROPRIOCEPTION, DeerConfig
+from deer_policies.deer.landmark_tokens import PLACE_VALUES
 from deer_policies.deer.precision import FLOAT32, Precision, Storage
 from deer_policies.errors import BudgetError
 from deer_policies.interfaces import POSE_SIZE, Budget
@@ -56,7 +57,8 @@ class CostModel:
             + 2 * latents * sources * inner
             + 2 * latents * resampler.mlp_ratio * dim**2
         )
-        return self.config.views * resampler.layers * layer
+        found = resampler.landmarks * dim * (4 * self.config.vision.tokens + PLACE_VALUES + dim)
+        return self.config.views * (resampler.layers * layer + found)
 
     @cached_property
     def head_mac(self) -> int:
@@ -78,7 +80,7 @@ class CostModel:
         total = tokens * (4 + 2 * language.mlp_ratio) * dim**2 + 2 * tokens**2 * dim
         if language.has_cross_attention(layer):
             inner = language.cross_attention_heads * language.cross_attention_head_dim
-            latents = self.config.views * self.config.resampler.latents
+            latents = self.config.views * self.config.resampler.tokens
             total += tokens * (2 * dim * inner + 2 * language.mlp_ratio * dim**2)
             total += latents * self.config.vision.dim * 2 * inner + 2 * tokens * latents * inner
         return total
@@ -131,7 +133,7 @@ class CostModel:
         inner = resampler.heads * resampler.head_dim
         resampled = (patches + resampler.latents) * (2 * vision.dim + 2 * inner)
         cross = 2 * language.cross_attention_heads * language.cross_attention_head_dim
-        read = views * resampler.latents * (vision.dim + cross)
+        read = views * resampler.tokens * (vision.dim + cross)
         embedded = (tokens or language.max_tokens) * language.dim
         text = embedded * (8 + 2 * language.mlp_ratio)
         return max(embedded + views * max(seen, resampled), read + text)

@@ -98,23 +98,42 @@ class VisionConfig:
         return self.patch_size.bit_length() - 1
 
     @property
+    def side(self) -> int:
+        """Patches along each edge of the picture."""
+        return self.image_size // self.patch_size
+
+    @property
     def tokens(self) -> int:
         """Patch tokens of one view."""
-        return (self.image_size // self.patch_size) ** 2
+        return self.side**2
 
 
 @dataclass(frozen=True)
 class ResamplerConfig:
-    """Perceiver resampler: any number of tokens of a view becomes `latents` tokens; both views share its weights."""
+    """Perceiver resampler: any number of tokens of a view becomes a few; both views share its weights.
+
+    Attributes:
+        latents: tokens that are learned queries.
+        layers, heads, head_dim, mlp_ratio: of the attention to the view's tokens.
+        landmarks: further tokens, in front, each for a thing that is looked for; see `landmark_tokens`.
+    """
 
     latents: int
     layers: int
     heads: int
     head_dim: int
     mlp_ratio: int = 4
+    landmarks: int = 0
 
     def __post_init__(self) -> None:
         check_positive(self, "latents", "layers", "heads", "head_dim", "mlp_ratio")
+        if self.landmarks < 0:
+            raise ConfigError(f"ResamplerConfig.landmarks is {self.landmarks}; it can't be negative")
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that a view becomes."""
+        return self.landmarks + self.latents
 
 
 @dataclass(frozen=True)

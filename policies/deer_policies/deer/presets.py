@@ -15,7 +15,7 @@ from deer_policies.deer.config import (
 from deer_policies.errors import ConfigError
 
 
-def deer_nano(vocabulary: int = 1024) -> DeerConfig:
+def deer_nano(vocabulary: int = 2048) -> DeerConfig:
     """The bundled policy: the whole mechanism, small enough for one CPU core; trained from scratch."""
     return DeerConfig(
         name="deer-nano",
@@ -31,7 +31,7 @@ def deer_nano(vocabulary: int = 1024) -> DeerConfig:
             activation="gelu",
             class_token=False,
         ),
-        resampler=ResamplerConfig(latents=12, layers=2, heads=4, head_dim=32),
+        resampler=ResamplerConfig(latents=5, layers=2, heads=4, head_dim=32, landmarks=7),
         language=LanguageConfig(
             vocabulary=vocabulary,
             dim=128,
@@ -42,7 +42,7 @@ def deer_nano(vocabulary: int = 1024) -> DeerConfig:
             cross_attention_heads=4,
             cross_attention_head_dim=32,
             gate_init=0.5,
-            max_tokens=64,
+            max_tokens=48,
             reference_tokens=12,
         ),
         head=HeadConfig(lstm_hidden=224, lstm_layers=2, mlp_dims=(256,), horizon=3, proprioception_dim=96),

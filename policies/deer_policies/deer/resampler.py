@@ -7,6 +7,7 @@ from torch import nn
 
 from deer_policies.deer.attention import FeedForward, attend, split_heads
 from deer_policies.deer.config import ResamplerConfig
+from deer_policies.deer.landmark_tokens import LandmarkTokens
 
 
 class ResamplerLayer(nn.Module):
@@ -35,17 +36,25 @@ class ResamplerLayer(nn.Module):
 
 
 class Resampler(nn.Module):
-    """Tokens of one view -> a fixed number of latents; the same weights serve every view."""
+    """Tokens of one view -> a fixed number of tokens; the same weights serve every view."""
 
-    def __init__(self, dim: int, config: ResamplerConfig, fused: bool = True) -> None:
+    def __init__(self, dim: int, config: ResamplerConfig, side: int, fused: bool = True) -> None:
+        """Args:
+        dim: of the tokens.
+        config: sizes.
+        side: patches along each edge of the view.
+        fused: whether attention may run fused.
+        """
         super().__init__()
+        self.landmarks = LandmarkTokens(dim, side, config.landmarks) if config.landmarks else None
         self.latents = nn.Parameter(torch.randn(config.latents, dim))
         self.layers = nn.ModuleList(ResamplerLayer(dim, config, fused) for _ in range(config.layers))
         self.norm = nn.LayerNorm(dim)
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        """(batch, tokens, dim) -> (batch, latents, dim)."""
+        """(batch, tokens, dim) -> (batch, landmarks + latents, dim)."""
         latents = self.latents.expand(tokens.shape[0], -1, -1)
         for layer in self.layers:
             latents = layer(tokens, latents)
-        return self.norm(latents)
+        latents = self.norm(latents)
+        return latents if self.landmarks is None else torch.cat([self.landmarks(tokens), latents], dim=1)

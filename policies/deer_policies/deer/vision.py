@@ -86,7 +86,7 @@ class VisionEncoder(nn.Module):
         if config.class_token or config.dim % 4:
             self.position_embedding = nn.Parameter(torch.randn(positions, config.dim) * 0.02)
         else:
-            self.position_embedding = nn.Parameter(waves(config.image_size // config.patch_size, config.dim))
+            self.position_embedding = nn.Parameter(waves(config.side, config.dim))
         self.norm_in = nn.LayerNorm(config.dim)
         self.blocks = nn.ModuleList(
             VisionBlock(config.dim, config.heads, config.mlp_ratio, config.activation) for _ in range(config.layers)

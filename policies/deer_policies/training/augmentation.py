@@ -1,7 +1,8 @@
-"""Random image shifts, the same for all frames of a clip so that motion stays what it was; and random brightness."""
+"""Random image shifts, the same for all frames of a clip so that motion stays what it was; random brightness and tint."""
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
@@ -37,12 +38,29 @@ def shift_clips(
     return shifted
 
 
-def jitter_clips(images: torch.Tensor, strength: float, generator: torch.Generator) -> torch.Tensor:
-    """Scales and offsets the brightness of each clip by up to `strength` (a fraction): uint8 in, uint8 out."""
-    if strength == 0.0:
+def jitter_clips(images: torch.Tensor, strength: float, tint: float, generator: torch.Generator) -> torch.Tensor:
+    """Scales and offsets the brightness of each clip at random, and scales its colour channels.
+
+    Args:
+        images: (batch, window, views, 3, height, width), uint8.
+        strength: largest change of brightness, a fraction.
+        tint: largest change of a channel against the others, a fraction.
+        generator: of the draws.
+
+    Returns:
+        Images of the same shape and dtype.
+    """
+    if strength == tint == 0.0:
         return images
     batch = images.shape[0]
     draws = torch.rand((batch, 2), generator=generator) * 2.0 - 1.0
-    gain = (1.0 + strength * draws[:, 0]).view(batch, 1, 1, 1, 1, 1)
-    offset = (255.0 * 0.5 * strength * draws[:, 1]).view(batch, 1, 1, 1, 1, 1)
-    return (images.float() * gain + offset).clamp(0.0, 255.0).to(images.dtype)
+    gain, offset = 1.0 + strength * draws[:, 0], 255.0 * 0.5 * strength * draws[:, 1]
+    channels = 1.0 + tint * (torch.rand((batch, 3), generator=generator) * 2.0 - 1.0 if tint else torch.zeros(batch, 3))
+    # A table of all values for each clip and channel: far quicker than computing with every pixel.
+    scale = (gain[:, None] * channels)[..., None]
+    tables = (torch.arange(256.0) * scale + offset[:, None, None]).clamp(0.0, 255.0).to(torch.uint8).numpy()
+    made = torch.empty_like(images)
+    for clip, of_clip, out in zip(images.numpy(), tables, made.numpy(), strict=True):
+        for channel, table in enumerate(of_clip):
+            np.take(table, clip[:, :, channel], out=out[:, :, channel])
+    return made

@@ -46,7 +46,7 @@ class BatchDrawer:
         """The batch of an update, on the CPU."""
         settings, generator = self._settings, self._generator
         images = shift_clips(torch.from_numpy(windows.images), settings.shift_px, generator, self._official)
-        images = jitter_clips(images, settings.brightness, generator)
+        images = jitter_clips(images, settings.brightness, settings.tint, generator)
         batch, window = windows.weight.shape[:2]
         ids, mask = self._tokenizer.encode_batch([self._drop_words(text) for text in windows.instructions])
         return Batch(

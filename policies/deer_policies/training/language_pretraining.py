@@ -43,7 +43,7 @@ class TaskClassifier(nn.Module):
         config = model.config
         exits = len(model.exit_layers) + 1
         self._classifiers = nn.ModuleList(nn.Linear(config.language.dim, len(tasks)) for _ in range(exits))
-        self._media = torch.zeros(1, config.views * config.resampler.latents, config.vision.dim)
+        self._media = torch.zeros(1, config.views * config.resampler.tokens, config.vision.dim)
 
     def trained(self) -> list[nn.Parameter]:
         """Everything that a text passes through."""

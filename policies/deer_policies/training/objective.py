@@ -101,7 +101,7 @@ def head_losses(
             after[name] = state.detached()
             losses[name] = action_loss(pose, gripper_logit, batch.target, batch.weight, settings.gripper_weight)
         if readouts is not None:
-            losses |= readouts.losses(batch, patches, media, features)
+            losses |= readouts.losses(batch, model.landmarks_in(patches), media, features)
     return losses, after
 
 

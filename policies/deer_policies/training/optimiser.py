@@ -47,7 +47,7 @@ def make_optimiser(
     ]
     if readouts is not None:
         entries.append({"params": list(readouts.parameters()), "weight_decay": settings.weight_decay, "scale": 1.0})
-    return torch.optim.AdamW(entries, lr=phase.learning_rate, betas=(0.9, 0.999))
+    return torch.optim.AdamW(entries, lr=phase.learning_rate, betas=(0.9, 0.999), fused=True)
 
 
 def scheduled_rate(phase: Phase, step: int) -> float:

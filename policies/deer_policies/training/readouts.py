@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
+from deer_policies.deer.landmark_tokens import Found
 from deer_policies.training.focus_readout import FocusReadout
 from deer_policies.training.scene_readout import SceneReadout
 
@@ -25,20 +26,20 @@ class Readouts(nn.Module):
         self.focus = focus
 
     def losses(
-        self, batch: Batch, patches: torch.Tensor, media: torch.Tensor, features: torch.Tensor
+        self, batch: Batch, found: Found | None, media: torch.Tensor, features: torch.Tensor
     ) -> dict[str, torch.Tensor]:
         """Scalars by name, of the readouts that there are.
 
         Args:
             batch: what is to be read.
-            patches: (batch * window, views, tokens, dim).
+            found: the landmarks of batch * window * views; None if the policy looks for none.
             media: (batch * window, views * latents, dim).
             features: (exits, batch, window, dim).
         """
-        steps, found = batch.weight.amax(-1), {}
+        steps, losses = batch.weight.amax(-1), {}
         if self.scene is not None:
             wanted = batch.scene.flatten(0, 1), batch.landmarks.flatten(0, 1)
-            found[SCENE] = self.scene.loss(patches, media, *wanted, steps.flatten())
+            losses[SCENE] = self.scene.loss(found, media, *wanted, steps.flatten())
         if self.focus is not None:
-            found[FOCUS] = self.focus.loss(features, batch.focus, steps)
-        return found
+            losses[FOCUS] = self.focus.loss(features, batch.focus, steps)
+        return losses

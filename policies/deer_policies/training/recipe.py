@@ -119,6 +119,7 @@ class Optimisation:
         ema_decay: of the averaged weights that are kept; 0 keeps the weights themselves.
         shift_px: largest random shift of (static, gripper) images.
         brightness: strength of the random brightness, a fraction.
+        tint: strength of the random changes of single colour channels, a fraction.
         word_dropout: chance that a word of the instruction is left out.
         carry_state: play episodes from their start in consecutive windows and carry the recurrent state over; False
             cuts windows anywhere in the episodes and starts each from a zero state (the paper's).
@@ -139,6 +140,7 @@ class Optimisation:
     ema_decay: float = 0.999
     shift_px: tuple[int, int] = (4, 2)
     brightness: float = 0.1
+    tint: float = 0.0
     word_dropout: float = 0.1
     carry_state: bool = True
     precision: str = "bfloat16"

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from deer_policies.deer.action_head import HeadState
 from deer_policies.deer.backbone import DeerModel
@@ -193,8 +194,7 @@ class Trainer:
     def _average_weights(self) -> None:
         # A young average follows quickly, so that the first, random weights are soon forgotten.
         decay = min(self._settings.ema_decay, (1 + self.steps_done) / (10 + self.steps_done))
-        for averaged, current in zip(self.average.parameters(), self.model.parameters(), strict=True):
-            averaged.lerp_(current, 1.0 - decay)
+        get_ema_multi_avg_fn(decay)(list(self.average.parameters()), list(self.model.parameters()), self.steps_done)
 
     def _measure(self, phase: Phase, log: TrainingLog | None) -> None:
         """Takes the loss on the held-out episodes where it is due, and keeps the averaged weights if they are best."""

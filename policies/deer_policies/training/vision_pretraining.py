@@ -41,7 +41,7 @@ def pretrain_vision(
         readout: on the same device; trained as well.
         episodes: whose frames are drawn, all alike.
         phase: how long and how fast.
-        settings: for brightness, clipping, weight decay and precision.
+        settings: for brightness and tint, clipping, weight decay and precision.
         seed: of the draws.
     """
     device = model.embedding.weight.device
@@ -57,7 +57,7 @@ def pretrain_vision(
         places = [(int(np.searchsorted(first_of, frame, "right")) - 1, frame) for frame in drawn]
         frames = [(episodes[index], int(frame - first_of[index])) for index, frame in places]
         images = torch.from_numpy(np.stack([episode.images[frame] for episode, frame in frames])[:, None])
-        images = jitter_clips(images, settings.brightness, generator)[:, 0]
+        images = jitter_clips(images, settings.brightness, settings.tint, generator)[:, 0]
         scene, landmarks = (
             torch.from_numpy(np.stack([getattr(episode, name)[frame] for episode, frame in frames])).to(device)
             for name in ("scene", "landmarks")
@@ -65,7 +65,9 @@ def pretrain_vision(
         half = settings.precision == "bfloat16"
         with torch.autocast(device.type, torch.bfloat16, enabled=half), cpu_attention(device):
             patches = model.patches(images.to(device))
-            loss = readout.loss(patches, model.media_of(patches), scene, landmarks, torch.ones_like(scene[:, 0]))
+            loss = readout.loss(
+                model.landmarks_in(patches), model.media_of(patches), scene, landmarks, torch.ones_like(scene[:, 0])
+            )
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
         nn.utils.clip_grad_norm_(trained, settings.clip_norm)
