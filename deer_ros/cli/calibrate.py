@@ -19,7 +19,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="mean cost of the language model to calibrate for, in 1e9 MAC a step; by default the checkpoint's budget",
     )
     add_promise(parser)
-    parser.add_argument("--scenes", nargs="+", default=["D"], help="PlayTable scenes: A, B, C, D")
+    parser.add_argument("--scenes", nargs="+", default=["D"], help="A, B, C, D: PlayTable's; or such as calvin:D")
     parser.add_argument("--tasks", nargs="+", default=["fixtures"], help="task names, or 'fixtures' for the eight")
     parser.add_argument("--episodes", type=int, default=80, help="of each round, and as many to check the result on")
     parser.add_argument("--rounds", type=int, default=2, help="how often thresholds are solved and acted under")

@@ -22,10 +22,12 @@ from deer_sim.chunks import chunks
 from deer_sim.collection import Disturbance, begin_at, collect_episode
 from deer_sim.collection import Episode as Recorded
 from deer_sim.correction import correct_episode
+from deer_sim.engine.environment import TableEnvironment
 from deer_sim.environment import TimeStep
+from deer_sim.environments import make_environment, split_name
 from deer_sim.expert import Expert
 from deer_sim.landmarks import Landmarks
-from deer_sim.playtable.environment import PlayTable
+from deer_sim.playtable.scene import find_scene
 from deer_sim.scene_values import scene_values
 from deer_sim.starts import Start, sample_start
 from deer_sim.tasks import TASKS
@@ -45,9 +47,14 @@ class EpisodePlan:
     """One episode to make; all that happens in it follows from these values and the acting policy."""
 
     path: Path
-    scene: str
+    environment: str
     task: str
     seed: int
+
+    @property
+    def scene(self) -> str:
+        """Letter of the environment's scene."""
+        return split_name(self.environment)[1]
 
     def rng(self) -> np.random.Generator:
         """What all random choices of the episode are drawn from; the wording comes first."""
@@ -69,9 +76,14 @@ class Unaided:
 def plan_round(
     folder: Path, scenes: tuple[str, ...], tasks: tuple[str, ...], count: int, seed: int
 ) -> list[EpisodePlan]:
-    """Episodes of a round, `count` for each task and scene."""
+    """Episodes of a round, `count` for each task and scene; a scene is a play table's letter, or such as 'calvin:D'."""
     return [
-        EpisodePlan(folder / f"{scene}-{task}-{index:05d}.npz", scene, task, seed * 1_000_000 + index)
+        EpisodePlan(
+            folder / f"{scene.replace(':', '-')}-{task}-{index:05d}.npz",
+            scene if ":" in scene else f"playtable:{scene}",
+            task,
+            seed * 1_000_000 + index,
+        )
         for index in range(count)
         for scene in scenes
         for task in tasks
@@ -142,10 +154,11 @@ def _make_episode(plan: EpisodePlan) -> bool:
     from deer_sim import instructions
 
     environments = _worker["environments"]
-    if plan.scene not in environments:
-        table = PlayTable(plan.scene)
-        environments[plan.scene] = table, Landmarks(table)
-    (environment, landmarks), expert = environments[plan.scene], Expert(plan.scene)
+    if plan.environment not in environments:
+        table = make_environment(plan.environment)
+        assert isinstance(table, TableEnvironment), "our engine runs every scene"
+        environments[plan.environment] = table, Landmarks(find_scene(plan.scene), table.lenses())
+    (environment, landmarks), expert = environments[plan.environment], Expert(plan.scene)
     rng = plan.rng()
     wordings = getattr(instructions, _worker["instructions"])(plan.task)
     instruction = wordings[rng.integers(len(wordings))]
@@ -170,7 +183,12 @@ def _start(plan: EpisodePlan, rng: np.random.Generator) -> Start:
 
 
 def _played(
-    environment: PlayTable, expert: Expert, task: str, instruction: str, first: TimeStep, rng: np.random.Generator
+    environment: TableEnvironment,
+    expert: Expert,
+    task: str,
+    instruction: str,
+    first: TimeStep,
+    rng: np.random.Generator,
 ) -> Recorded:
     """The expert, the policy with the expert's corrections, or the policy alone does the task."""
     from deer_policies.training.exit_sampling import RandomExitRule

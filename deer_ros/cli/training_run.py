@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from deer_policies.deer.action_head import encoded_proprioception
-from deer_policies.deer.checkpoint import Checkpoint, load, save
+from deer_policies.deer.checkpoint import Checkpoint, find, load, save
 from deer_policies.deer.config import changed
 from deer_policies.deer.presets import preset
 from deer_policies.deer.skills import SkillRecogniser
@@ -54,7 +54,7 @@ class TrainingRun:
         self._config = changed(preset(recipe.preset), recipe.policy)
         self._claim_folder()
         self._data = RoundEpisodes(recipe, self._config, folder, workers, processes)
-        self._start = None if recipe.weights is None else load(recipe.weights)
+        self._start = None if recipe.weights is None else load(find(recipe.weights))
         self._tokenizer = self._kept_tokenizer() if self._start is None else self._start.tokenizer
 
     def _claim_folder(self) -> None:
@@ -123,10 +123,15 @@ class TrainingRun:
             save(path, Checkpoint(trainer.average, self._tokenizer))
 
     def _trainer(self, episodes: list[Episode]) -> Trainer:
-        """Trains a model whose robot state is normalised by the first round's data."""
+        """Trains a model whose robot state is normalised by the first round's data, or as it was at the start."""
         recipe = self._recipe
-        robot = encoded_proprioception(torch.from_numpy(np.concatenate([part.proprioception for part in episodes])))
-        config = self._config.with_proprioception_statistics(robot.mean(0), robot.std(0).clamp(min=SMALLEST_STD))
+        started = None if self._start is None else self._start.model.config.head
+        if started is not None and started.use_proprioception:
+            mean, std = started.proprioception_mean, started.proprioception_std
+        else:
+            robot = encoded_proprioception(torch.from_numpy(np.concatenate([part.proprioception for part in episodes])))
+            mean, std = robot.mean(0), robot.std(0).clamp(min=SMALLEST_STD)
+        config = self._config.with_proprioception_statistics(mean, std)
         held_out = [] if recipe.validation is None else self._data.held_out(recipe.validation.episodes_per_task)
         readouts = make_readouts(recipe, config, episodes)
         model = starting_model(recipe, config, None if self._start is None else self._start.model)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from deer_sim.engine.cameras import Lenses
 from deer_sim.environment import BLOCKS
 from deer_sim.expert.blocks import base_for
 from deer_sim.expert.expert import block_of
 from deer_sim.expert.fixtures import BUTTON_Y_M, DOOR_HANDLE_X_M
 from deer_sim.expert.view import View, rotation_of
-from deer_sim.playtable.environment import PlayTable
 from deer_sim.playtable.scene import SURFACE_Z_M, Scene
 
 LANDMARKS = (*BLOCKS, "door handle", "drawer handle", "button", "switch")
@@ -34,10 +34,12 @@ _SUBJECTS = {
 class Landmarks:
     """Projects the landmarks of one table into its cameras."""
 
-    def __init__(self, table: PlayTable) -> None:
-        """Reads the cameras from a table; the one on the hand keeps its place on the tool."""
-        self._scene = table.scene
-        lenses = table.lenses()
+    def __init__(self, scene: Scene, lenses: Lenses) -> None:
+        """Args:
+        scene: where its fixtures are; CALVIN's own scene of that letter has them in the same places.
+        lenses: of its cameras; the one on the hand keeps its place on the tool.
+        """
+        self._scene = scene
         self._static = lenses.static_projection @ lenses.static_view
         self._gripper = lenses.gripper_projection @ lenses.gripper_view_from_tool
 

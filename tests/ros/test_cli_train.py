@@ -18,6 +18,7 @@ import yaml
 from safetensors.torch import load_file
 
 from deer_policies.deer.backbone import DeerModel
+from deer_policies.deer.checkpoint import load
 from deer_policies.training.episodes import Episode, save_episode
 from deer_policies.training.scene_readout import SceneReadout
 from deer_policies.training.trainer import Trainer
@@ -37,7 +38,7 @@ RECIPE = {
     "policy": {
         "preprocess": {"image_size": 32},
         "vision": {"image_size": 32, "stem_channels": [8, 8, 8, 16], "dim": 16, "heads": 2},
-        "resampler": {"latents": 2, "layers": 1, "heads": 2, "head_dim": 8},
+        "resampler": {"latents": 2, "layers": 1, "heads": 2, "head_dim": 8, "landmarks": 2},
         "language": {"dim": 16, "heads": 2, "layers": 4, "cross_attention_heads": 2, "cross_attention_head_dim": 8},
         "head": {"lstm_hidden": 16, "mlp_dims": [16], "mlp_dropout": 0.2},
     },
@@ -52,11 +53,11 @@ RECIPE = {
 }
 
 
-def prepared(folder: Path, **changes: object) -> list[str]:
+def prepared(folder: Path, data_seed: int = 0, **changes: object) -> list[str]:
     """Writes recipe and episodes; returns the command's arguments."""
     folder.mkdir()
     (folder / "recipe.yaml").write_text(yaml.safe_dump({**RECIPE, **changes}))
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(data_seed)
     for name, count in (("round-0", 2), ("validation", 1)):
         for plan in plan_round(folder / "work/tiny/episodes" / name, ("D",), TASKS, count, 0):
             steps = int(rng.integers(8, 14))
@@ -178,6 +179,7 @@ def test_training_starts_from_given_weights(whole: Path, tmp_path: Path) -> None
         language=None,
         vision=None,
         weights=str(start),
+        data_seed=5,
         rounds=[{"episodes_per_task": 2, "expert_acts": True, "phase": {"steps": 1, "learning_rate": 1.0e-9}}],
         heads={"steps": 1, "learning_rate": 1.0e-9},
         optimisation={"batch": 4, "window": 5, "ema_decay": 0.0},
@@ -187,6 +189,9 @@ def test_training_starts_from_given_weights(whole: Path, tmp_path: Path) -> None
     weights = [name for name in before if not name.startswith("calibration.")]
     assert len(weights) > 50
     assert all(torch.allclose(before[name], after[name], atol=1e-6) for name in weights)
+    # What the head has learned from is the robot state as it was normalised then.
+    heads = [load(path).model.config.head for path in (start, tmp_path / "more/out.safetensors")]
+    assert heads[0] == heads[1]
 
 
 def test_a_folder_of_another_recipe_is_refused(whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -200,7 +205,7 @@ def test_a_folder_of_another_recipe_is_refused(whole: Path, tmp_path: Path, caps
 def test_weights_that_do_not_fit_the_recipe_are_refused(
     whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    changed = {**RECIPE["policy"], "resampler": {"latents": 3, "layers": 1, "heads": 2, "head_dim": 8}}  # type: ignore[dict-item]
+    changed = {**RECIPE["policy"], "resampler": {**RECIPE["policy"]["resampler"], "latents": 3}}  # type: ignore[dict-item]
     start = str(whole / "out.safetensors")
     arguments = prepared(tmp_path / "other", language=None, vision=None, weights=start, policy=changed)
     assert main(arguments) == 2

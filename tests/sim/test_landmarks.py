@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from deer_sim.calvin.environment import CalvinTable
 from deer_sim.collection import begin_at
 from deer_sim.environment import BLOCKS
 from deer_sim.expert import Expert
@@ -14,6 +15,7 @@ from deer_sim.playtable.environment import PlayTable
 from deer_sim.playtable.robot import INITIAL_JOINTS
 from deer_sim.playtable.scene import find_scene
 from deer_sim.starts import block_poses, sample_start
+from tests.sim.calvin_data import some_data
 
 FIXTURES = {"door handle": (0, 0.2), "drawer handle": (1, 0.15), "switch": (3, 0.08)}
 """Place in scene_obs, and how far it is moved."""
@@ -50,7 +52,7 @@ def colour_at(picture: np.ndarray, column: float, row: float) -> str:
 def test_a_blocks_landmark_is_on_its_pixels_in_both_pictures(scene):
     seen = {"static": 0, "gripper": 0}
     with PlayTable(scene) as table:
-        landmarks = Landmarks(table)
+        landmarks = Landmarks(table.scene, table.lenses())
         layout = scene_at(scene)
         blocks = dict(zip(find_scene(scene).block_order, layout[6:].reshape(3, 6), strict=True))
         for colour in BLOCKS:
@@ -75,7 +77,7 @@ def test_a_blocks_landmark_is_on_its_pixels_in_both_pictures(scene):
 def test_a_fixtures_landmark_moves_with_it_in_the_picture(name):
     place, way = FIXTURES[name]
     with PlayTable("D") as table:
-        landmarks, layout = Landmarks(table), scene_at("D")
+        landmarks, layout = Landmarks(table.scene, table.lenses()), scene_at("D")
         robot, shown = robot_at(np.array([-0.15, -0.3, 0.62])), []
         for moved in (0.0, way):
             layout[place] = moved
@@ -100,7 +102,7 @@ def difference(first: np.ndarray, spot: np.ndarray, second: np.ndarray, other: n
 
 def test_what_is_behind_the_camera_or_beside_the_picture_is_not_in_it():
     with PlayTable("D") as table:
-        landmarks, layout = Landmarks(table), scene_at("D")
+        landmarks, layout = Landmarks(table.scene, table.lenses()), scene_at("D")
         # The button is to the left of the first picture, the door's handle above the second.
         for place, beside in (((0.2, -0.15, 0.65), "button"), ((0.0, -0.2, 0.6), "door handle")):
             now = table.reset(0, robot_at(np.array(place)), layout)
@@ -129,7 +131,7 @@ def test_what_is_behind_the_camera_or_beside_the_picture_is_not_in_it():
 )
 def test_a_task_is_about_the_thing_that_it_names(task, thing):
     with PlayTable("A", cameras=False) as table:
-        landmarks, layout = Landmarks(table), scene_at("A")
+        landmarks, layout = Landmarks(table.scene, table.lenses()), scene_at("A")
         layout[:4] = 0.1, 0.05, 0.0, 0.03
         states = np.stack([layout, layout])
         states[1, [6, 12, 18]] += 0.02
@@ -149,7 +151,7 @@ def test_stacking_is_about_the_block_below_and_unstacking_about_the_upper_one():
             expert = Expert("D")
             first, reached = begin_at(table, expert, start, 0)
             assert reached
-            (focus,) = Landmarks(table).focus(task, first.robot_obs[None], first.scene_obs[None])
+            (focus,) = Landmarks(table.scene, table.lenses()).focus(task, first.robot_obs[None], first.scene_obs[None])
         heights = {colour: block.position[2] for colour, block in first.state.blocks.items()}
         block = min(
             first.state.blocks, key=lambda colour: np.abs(first.state.blocks[colour].position - focus[:3]).max()
@@ -157,3 +159,16 @@ def test_stacking_is_about_the_block_below_and_unstacking_about_the_upper_one():
         highest = max(heights, key=heights.get)
         assert (block == highest) == (about == "above")
         np.testing.assert_allclose(focus[:3], first.state.blocks[block].position, atol=1e-5)
+
+
+def test_they_are_in_the_same_pixels_of_calvins_own_scene() -> None:
+    """A play table's fixtures are where CALVIN's are, and so are its cameras."""
+    data, start = some_data(), sample_start("open_drawer", "D", np.random.default_rng(3))
+    with PlayTable("D") as ours, CalvinTable("D", data) as theirs:
+        states = [table.reset(0, start.robot_obs, start.scene_obs) for table in (ours, theirs)]
+        found = [
+            Landmarks(ours.scene, table.lenses())(now.robot_obs[None], now.scene_obs[None])[0]
+            for table, now in zip((ours, theirs), states, strict=True)
+        ]
+    np.testing.assert_array_equal(found[0][..., 2], found[1][..., 2])
+    np.testing.assert_allclose(found[0], found[1], atol=0.5 / 84)

@@ -52,7 +52,7 @@ def test_fixtures_are_where_their_landmarks_are():
         layout = laid_out(letter)
         values = scene_values(letter, layout)[0, 15:]
         with PlayTable(letter, cameras=False) as table:
-            (points,) = Landmarks(table).points(layout)
+            (points,) = Landmarks(table.scene, table.lenses()).points(layout)
         door = points[LANDMARKS.index("door handle"), 0]
         np.testing.assert_allclose(values, [door, 0.05, 0.03, 1.0, 0.0], rtol=1e-6)
 

@@ -1,4 +1,4 @@
-"""Random image shifts, the same for all frames of a clip so that motion stays what it was; random brightness and tint."""
+"""Random shifts of images, the same for all frames of a clip so that motion stays what it was; brightness and tint."""
 
 from __future__ import annotations
 

@@ -198,8 +198,8 @@ class Recipe:
         name: of the checkpoint.
         seed: of data, initial weights and sampling.
         preset: policy configuration to start from; `policy` changes single values of it.
-        weights: checkpoint (.safetensors) to start from, such as `deer import` makes; None starts from random weights.
-        scenes: where tasks are demonstrated.
+        weights: checkpoint to start from, a bundled policy's name or a path; None starts from random weights.
+        scenes: where tasks are demonstrated: letters of play tables, or names such as 'calvin:D'.
         tasks: what is demonstrated; none for all that there are.
         rounds: data and training, in order.
         data: recorded episodes for the first round; None has the expert demonstrate.
