@@ -127,11 +127,12 @@ class TrainingRun:
         recipe = self._recipe
         started = None if self._start is None else self._start.model.config.head
         if started is not None and started.use_proprioception:
-            mean, std = started.proprioception_mean, started.proprioception_std
+            config = self._config.with_proprioception_statistics(
+                started.proprioception_mean, started.proprioception_std
+            )
         else:
             robot = encoded_proprioception(torch.from_numpy(np.concatenate([part.proprioception for part in episodes])))
-            mean, std = robot.mean(0), robot.std(0).clamp(min=SMALLEST_STD)
-        config = self._config.with_proprioception_statistics(mean, std)
+            config = self._config.with_proprioception_statistics(robot.mean(0), robot.std(0).clamp(min=SMALLEST_STD))
         held_out = [] if recipe.validation is None else self._data.held_out(recipe.validation.episodes_per_task)
         readouts = make_readouts(recipe, config, episodes)
         model = starting_model(recipe, config, None if self._start is None else self._start.model)
