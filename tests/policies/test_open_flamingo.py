@@ -56,7 +56,7 @@ def take_over(ours: torch.nn.Module, theirs: torch.nn.Module, prefix: str, our_p
 @pytest.mark.parametrize("seed", [0, 1])
 def test_resampler(helpers, seed):
     theirs = randomised(helpers.PerceiverResampler(dim=MEDIA_DIM), seed)
-    ours = Resampler(MEDIA_DIM, ResamplerConfig(latents=64, layers=6, heads=8, head_dim=64))
+    ours = Resampler(MEDIA_DIM, ResamplerConfig(latents=64, layers=6, heads=8, head_dim=64), side=16)
     take_over(ours, theirs, "perceiver.", "resampler.")
     tokens = torch.randn(3, 16, MEDIA_DIM, generator=torch.Generator().manual_seed(seed))
     # Theirs takes (batch, images, frames, tokens, dim).
