@@ -128,7 +128,8 @@ def test_another_process_sees_the_topics_with_their_types(stack):
 def test_lockstep_is_the_same_as_a_rollout_in_one_process(stack, actions, tiny_checkpoint):
     """The same policy on the same start gives the same actions, over ROS and its safety node as without.
 
-    The pose in the proprioception is that of the joints in both; CALVIN's robot_obs has it one physics step late.
+    The pose in the proprioception is that of the joints in both; CALVIN's robot_obs has it one physics step late. Both
+    tables are moved by the same numbers: what differs in the seventh digit moves an edge by a pixel some steps later.
     """
     from deer_policies.deer.checkpoint import load_policy
     from deer_sim.playtable.environment import PlayTable
@@ -145,12 +146,12 @@ def test_lockstep_is_the_same_as_a_rollout_in_one_process(stack, actions, tiny_c
     with PlayTable("D") as environment:
         now = environment.reset(7)
         alone = []
-        for _ in range(steps):
+        for executed in over_ros[:steps]:
             seen = now.observation(INSTRUCTION)
             seen.proprioception[:6] = np.concatenate(ArmGeometry().tcp_pose(now.robot_obs[7:14]))
             chunk, state, _ = policy.step(seen, state)
             alone.append(chunk.first.values)
-            now = environment.step(chunk.first.values)
+            now = environment.step(executed)
     np.testing.assert_allclose(over_ros[:steps], np.array(alone), atol=1e-5)
     assert not over_ros[steps, :6].any(), "the last message of a goal is a hold"
 
