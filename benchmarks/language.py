@@ -19,7 +19,6 @@ import torch
 
 from deer_policies.deer.backbone import DeerModel
 from deer_policies.deer.checkpoint import load
-from deer_policies.deer.config import changed
 from deer_policies.deer.presets import preset
 from deer_policies.deer.skills import SkillRecogniser
 from deer_policies.deer.tokenizer import Tokenizer
@@ -32,8 +31,6 @@ from deer_sim.instructions import GROUPS
 from deer_sim.statistics import wilson_interval
 from deer_sim.tasks import TASKS
 
-NANO = {"language": {"vocabulary": 2048, "max_tokens": 48}}
-"""What the wordings need beyond the preset."""
 THRESHOLDS = (0.3, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95)
 COLOURS = re.compile(r"\b(red|blue|pink)\b")
 
@@ -82,7 +79,7 @@ def print_trade(model: SkillRecogniser) -> None:
 def print_layers(steps: int, seed: int) -> None:
     """Pretrains the language layers and prints what each exit tells apart."""
     wordings = {task: instructions.training(task) for task in TASKS}
-    config = changed(preset("deer-nano"), NANO)
+    config = preset("deer-nano")
     corpus = [text for texts in wordings.values() for text in texts]
     tokenizer = Tokenizer.train(corpus, config.language.vocabulary, config.language.max_tokens)
     torch.manual_seed(seed)

@@ -1,10 +1,7 @@
-"""The trainer: learns, freezes, resumes bit for bit, stops early, logs, and shares the work with other processes."""
+"""The trainer: learns, freezes, resumes bit for bit, and stops early."""
 
-import json
-import multiprocessing
 import os
 import signal
-import struct
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,36 +12,20 @@ import torch
 from deer_policies.deer.backbone import DeerModel
 from deer_policies.deer.config import changed
 from deer_policies.deer.presets import openflamingo_3b, openflamingo_9b
-from deer_policies.errors import CheckpointError, ConfigError
+from deer_policies.errors import CheckpointError
 from deer_policies.training import trainer as trainer_module
-from deer_policies.training.drawing import BatchDrawer
 from deer_policies.training.episodes import EpisodeStreams
 from deer_policies.training.focus_readout import FocusReadout
 from deer_policies.training.interruption import noted_interruption
-from deer_policies.training.log import TrainingLog
-from deer_policies.training.objective import Batch
 from deer_policies.training.optimiser import make_optimiser, part_of, scheduled_rate
 from deer_policies.training.parallel import Processes
 from deer_policies.training.readouts import Readouts
 from deer_policies.training.recipe import PARTS, Phase, Validation, load_recipe
 from deer_policies.training.scene_readout import SceneReadout
 from deer_policies.training.validation import held_out_loss
+from tests.policies.training_runs import copied, differing, fixed_batches, records
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
-
-
-def records(folder):
-    """The log without what depends on the clock."""
-    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in line.items() if key not in ("time_s", "updates_per_s")} for line in lines]
-
-
-def copied(module):
-    return {name: value.clone() for name, value in module.state_dict().items()}
-
-
-def differing(first, second):
-    return {name for name, value in first.items() if not torch.equal(value, second[name])}
 
 
 def test_training_learns_a_small_data_set(tiny, tmp_path):
@@ -345,53 +326,6 @@ def test_held_out_loss_is_that_of_the_whole_episodes(tiny):
     assert measured(4) == without
 
 
-def board(folder):
-    """TensorBoard's events: (step, tag, value), or (step, 'start', None) where what came later is void."""
-    from tensorboardX.proto.event_pb2 import Event, SessionLog
-
-    found = []
-    for path in sorted((folder / "tensorboard").glob("*tfevents*"), key=lambda path: path.stat().st_mtime_ns):
-        data = path.read_bytes()
-        while data:
-            (length,) = struct.unpack("<Q", data[:8])
-            event = Event.FromString(data[12 : 12 + length])
-            data = data[16 + length :]
-            if event.session_log.status == SessionLog.START:
-                found.append((event.step, "start", None))
-            found += [(event.step, value.tag, value.simple_value) for value in event.summary.value]
-    return found
-
-
-def test_log_holds_what_happened_for_people_and_for_tensorboard(tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr(trainer_module, "LOG_EVERY_STEPS", 2)
-    trainer = tiny.trainer(tmp_path)
-    trainer.run(Phase(4, 1e-3, 0, schedule="constant"), tiny.streams(), "first")
-    first, last = records(tmp_path)
-    assert (first["step"], last["step"], last["total_steps"]) == (2, 4, 4)
-    assert set(last["losses"]) == {"uniform", "segments", *(f"auxiliary_{k}" for k in range(2))}
-    assert last["loss"] == pytest.approx(sum(last["losses"].values()), rel=1e-5)
-    assert last["learning_rate"] == 1e-3
-    assert last["gradient_norm"] > 0.0
-    events = {(step, tag): value for step, tag, value in board(tmp_path)}
-    assert events[4, "loss"] == pytest.approx(last["loss"])
-    assert events[2, "losses/uniform"] == pytest.approx(first["losses"]["uniform"])
-    assert events[4, "updates_per_s"] > 0.0
-
-
-def test_log_drops_what_a_killed_run_has_written_after_its_last_save(tmp_path):
-    with TrainingLog(tmp_path, 0, "joint") as log:
-        for step in (10, 20, 30):
-            log.write({"total_steps": step, "loss": float(step)})
-    with open(tmp_path / "log.jsonl", "a") as file:
-        file.write('{"total_steps": 40, "lo')
-    with TrainingLog(tmp_path, 20, "joint.again") as log:
-        log.write({"total_steps": 30, "loss": 3.0})
-        # On the disk at once, for a run that is killed.
-        assert (30, "loss", 3.0) in board(tmp_path)
-    assert [record["loss"] for record in records(tmp_path)] == [10.0, 20.0, 3.0]
-    assert (21, "start", None) in board(tmp_path)
-
-
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interruptions_are_noted_only_within_the_block(number):
     before = signal.getsignal(number)
@@ -400,71 +334,3 @@ def test_interruptions_are_noted_only_within_the_block(number):
         os.kill(os.getpid(), number)
         assert interrupted()
     assert signal.getsignal(number) == before
-
-
-def fixed_batches(tiny):
-    """Two batches of four streams; the halves have different numbers of real steps."""
-    config = tiny.config()
-    drawer = BatchDrawer(tiny.tokenizer(config), tiny.settings(), len(config.language.exit_layers), (3,))
-    episodes = [tiny.episode(7, seed=4), tiny.episode(9, "b", 6)]
-    streams = EpisodeStreams(episodes, 4, 5, np.random.default_rng(1))
-    return [drawer.draw(streams.next()) for _ in range(2)]
-
-
-def part_of_batch(batch, rows):
-    tensors = {name: getattr(batch, name)[rows] for name in Batch.__dataclass_fields__ if name != "exits"}
-    return Batch(**tensors, exits={name: exits[rows] for name, exits in batch.exits.items()})
-
-
-def two_updates(tiny, folder, processes, rows, initial=0):
-    settings = tiny.settings(precision="float32", clip_norm=0.1)
-    trainer = tiny.trainer(folder, settings, initial=initial, processes=processes)
-    optimiser = make_optimiser(trainer.model, Phase(2, 1e-3), settings)
-    found, gradients = [], []
-    for batch in fixed_batches(tiny):
-        found.append(trainer.update(part_of_batch(batch, rows), optimiser))
-        gradients.append({name: p.grad.clone() for name, p in trainer.model.named_parameters() if p.grad is not None})
-    episodes = [tiny.episode(steps, seed=steps) for steps in (4, 7, 11)]
-    held_out = held_out_loss(trainer.average, tiny.tokenizer(tiny.config()), episodes, settings, 3, trainer._processes)
-    weights = {"model": trainer.model.state_dict(), "average": trainer.average.state_dict()}
-    return {**weights, "gradients": gradients, "found": found, "held_out": held_out}
-
-
-def one_of_two(tiny, folder, rank):
-    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
-    rows = slice(2 * rank, 2 * rank + 2)
-    # The second process begins with other weights; the first one's count.
-    result = two_updates(tiny, folder / str(rank), Processes(rank, 2), rows, initial=rank)
-    torch.save(result, folder / f"{rank}.pt")
-    torch.distributed.destroy_process_group()
-
-
-def test_two_processes_do_what_one_does_on_the_joined_batch(tiny, tmp_path):
-    weights = [float(batch.weight[:2].sum() - batch.weight[2:].sum()) for batch in fixed_batches(tiny)]
-    assert any(weights), "both halves count the same; the test would not see a mean of means"
-    single = two_updates(tiny, tmp_path / "single", Processes(), slice(0, 4))
-    fork = multiprocessing.get_context("fork")
-    children = [fork.Process(target=one_of_two, args=(tiny, tmp_path, rank)) for rank in range(2)]
-    for child in children:
-        child.start()
-    for child in children:
-        child.join(timeout=300)
-    assert [child.exitcode for child in children] == [0, 0]
-    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
-    for part in ("model", "average"):
-        assert not differing(first[part], second[part])
-        for name, value in single[part].items():
-            torch.testing.assert_close(first[part][name], value, rtol=0.0, atol=1e-6)
-    for ours, theirs, expected in zip(*(each["gradients"] for each in (first, second, single)), strict=True):
-        assert len(expected) > 50
-        assert not differing(ours, theirs)
-        torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-7)
-    assert first["held_out"] == second["held_out"] == pytest.approx(single["held_out"], rel=1e-6)
-    for ours, theirs, expected in zip(first["found"], second["found"], single["found"], strict=True):
-        assert {name: ours[name] + theirs[name] for name in ours} == pytest.approx(expected, rel=1e-4)
-
-
-def test_a_batch_that_can_not_be_shared_is_refused():
-    assert Processes(0, 4).share(12) == 3
-    with pytest.raises(ConfigError, match="a batch of 10 can't be shared by 4 processes"):
-        Processes(0, 4).share(10)
