@@ -72,7 +72,9 @@ def test_a_recipe_changes_single_settings_of_its_base(tmp_path):
 
 
 def test_ablations_differ_from_their_base_in_what_they_are_named_after():
-    base = load_recipe(RECIPES / "deer-nano.yaml")
+    bundled = load_recipe(RECIPES / "deer-nano.yaml")
+    base = load_recipe(RECIPES / "deer-nano-short.yaml")
+    assert (base.optimisation, base.heads) == (bundled.optimisation, bundled.heads)
     changes = {
         "no-auxiliary": {"auxiliary_weight": 0.0},
         "uniform": {"samplings": ("uniform",)},
@@ -80,7 +82,7 @@ def test_ablations_differ_from_their_base_in_what_they_are_named_after():
     }
     for name, change in changes.items():
         optimisation = replace(base.optimisation, **change)
-        expected = replace(base, name=f"deer-nano-{name}", optimisation=optimisation)
+        expected = replace(base, name=f"deer-nano-short-{name}", optimisation=optimisation)
         assert load_recipe(RECIPES / "ablations" / f"{name}.yaml") == expected
 
 
