@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from deer_policies.errors import SimulatorError
 from deer_sim.calvin.rules import CATEGORIES, Condition, after, defies_door, starting_conditions
 from deer_sim.calvin.sequences import SCENE, start_state
-from deer_sim.environment import BLOCKS
-from deer_sim.playtable.scene import DRAWER_RANGE_M, SWITCH_RANGE_M, Scene, find_scene
-from deer_sim.starts import Start, block_poses, sample_robot
+from deer_sim.starts import Start, sample_condition
 
 LONGEST = 4
 """Tasks before the one that a start is for."""
@@ -38,7 +37,10 @@ def chained_start(task: str, scene: str, tasks: Sequence[str], rng: np.random.Ge
         condition = conditions[rng.integers(len(conditions))]
         prefix = _walk(task, condition, tasks, rng)
         if prefix and not defies_door((*prefix, task)):
-            return Start(*_state(condition, find_scene(scene), rng), prefix)
+            if scene == SCENE and rng.random() < EVALUATION_SHARE:
+                # Never the official seed, which is 0.
+                return Start(*start_state(condition, 1 + int(rng.integers(_STATES))), prefix)
+            return replace(sample_condition(condition, scene, rng), prefix=prefix)
     raise SimulatorError(f"found no chain of {', '.join(tasks)} after which {task} is possible; allow more tasks")
 
 
@@ -57,22 +59,3 @@ def _walk(task: str, condition: Condition, tasks: Sequence[str], rng: np.random.
         if after(task, state) is not None and rng.random() < 0.5:
             break
     return tuple(done) if after(task, state) is not None else ()
-
-
-def _state(condition: Condition, scene: Scene, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """robot_obs (15,) and scene_obs (24,) for a symbolic state."""
-    if scene.name == SCENE and rng.random() < EVALUATION_SHARE:
-        # Never the official seed, which is 0.
-        return start_state(condition, 1 + int(rng.integers(_STATES)))
-    bulb, led = float(condition["lightbulb"]), float(condition["led"])
-    fixtures = [
-        scene.slider_range * (condition["slider"] == "left"),
-        DRAWER_RANGE_M * (condition["drawer"] == "open"),
-        0.0,
-        SWITCH_RANGE_M * bulb,
-        bulb,
-        led,
-    ]
-    layout = {colour: str(condition[f"{colour}_block"]) for colour in BLOCKS}
-    poses = block_poses(layout, scene, rng)
-    return sample_robot(rng), np.concatenate([fixtures, *(poses[colour] for colour in scene.block_order)])

@@ -11,8 +11,9 @@ import numpy as np
 
 from deer_policies.errors import ConfigError, listed
 from deer_sim import instructions
+from deer_sim.calvin.rules import Condition
 from deer_sim.calvin.sequences import SCENE, TaskSequence, start_state
-from deer_sim.starts import sample_start
+from deer_sim.starts import sample_condition, sample_start
 from deer_sim.tasks import TASKS
 
 Wording = Callable[[str, np.random.Generator], str]
@@ -74,22 +75,27 @@ def annotated_wording(path: Path) -> Wording:
 def sequence_chains(sequences: Sequence[TaskSequence], seed: int, scene: str, wording: Wording) -> list[Chain]:
     """CALVIN's long-horizon evaluation: see `deer_sim.calvin.sequences.task_sequences`, which `seed` was given to.
 
+    The benchmark places blocks in scene D. Another scene gets the same tasks, with arm and blocks where there is room.
+
     Raises:
-        ConfigError: for another scene than D, whose blocks would lie elsewhere.
+        SimulatorError: if the scene is unknown.
     """
-    if scene != SCENE:
-        raise ConfigError(
-            f"sequences start with the blocks where they lie in scene {SCENE}, not in {scene}; evaluate sequences in "
-            f"scene {SCENE}, or single tasks with --tasks"
-        )
     chains = []
     for number, sequence in enumerate(sequences):
-        robot_obs, scene_obs = start_state(sequence.condition, seed)
+        robot_obs, scene_obs = _start(sequence.condition, seed, number, scene)
         rng = np.random.default_rng([seed, number])
         subtasks = tuple(Subtask(task, wording(task, rng)) for task in sequence.tasks)
-        key = f"sequence/{seed}/{number:04d}"
+        key = f"sequence/{seed}/{number:04d}" if scene == SCENE else f"{scene}/sequence/{seed}/{number:04d}"
         chains.append(Chain(key, seed, tuple(robot_obs.tolist()), tuple(scene_obs.tolist()), subtasks))
     return chains
+
+
+def _start(condition: Condition, seed: int, number: int, scene: str) -> tuple[np.ndarray, np.ndarray]:
+    """robot_obs (15,) and scene_obs (24,)."""
+    if scene == SCENE:
+        return start_state(condition, seed)
+    start = sample_condition(condition, scene, np.random.default_rng([seed, number, 1]))
+    return start.robot_obs, start.scene_obs
 
 
 def task_chains(

@@ -9,6 +9,7 @@ import numpy as np
 
 from deer_policies.errors import ConfigError, SimulatorError
 from deer_policies.interfaces import GRIPPER_CLOSE, GRIPPER_OPEN
+from deer_sim.calvin.rules import Condition
 from deer_sim.environment import BLOCKS
 from deer_sim.playtable import kinematics
 from deer_sim.playtable.robot import FINGER_MAX_M, INITIAL_JOINTS
@@ -78,6 +79,26 @@ def sample_start(task: str, scene: str, rng: np.random.Generator) -> Start:
     )
     grasped = task in ("place_in_slider", "place_in_drawer", "stack_block")
     return Start(sample_robot(rng), scene_obs, (f"lift_{block}_block_table",) if grasped else ())
+
+
+def sample_condition(condition: Condition, scene: str, rng: np.random.Generator) -> Start:
+    """Draws a start in a symbolic state of CALVIN's rules, with the blocks where this scene has room for them.
+
+    Raises:
+        SimulatorError: if the scene is unknown.
+    """
+    table = find_scene(scene)
+    bulb, led = float(condition["lightbulb"]), float(condition["led"])
+    fixtures = [
+        table.slider_range * (condition["slider"] == "left"),
+        DRAWER_RANGE_M * (condition["drawer"] == "open"),
+        0.0,
+        SWITCH_RANGE_M * bulb,
+        bulb,
+        led,
+    ]
+    poses = block_poses({colour: str(condition[f"{colour}_block"]) for colour in BLOCKS}, table, rng)
+    return Start(sample_robot(rng), np.concatenate([fixtures, *(poses[colour] for colour in table.block_order)]))
 
 
 def sample_robot(rng: np.random.Generator) -> np.ndarray:
@@ -238,24 +259,3 @@ def _apart(poses: dict[str, np.ndarray], layout: dict[str, str], scene: Scene) -
             if np.linalg.norm(poses[first][:2] - poses[second][:2]) < reach + _GAP_M:
                 return False
     return True
-
-
-def possible_fixture_tasks(scene_obs: np.ndarray, scene: str) -> dict[str, str]:
-    """The task that each fixture ("slider", "drawer", "lightbulb", "led") allows in a state (24,).
-
-    A door or drawer that stands halfway has none. Raises SimulatorError if the scene is unknown.
-    """
-    slider, drawer, lightbulb, led = scene_obs[0], scene_obs[1], scene_obs[4], scene_obs[5]
-    tasks = {
-        "lightbulb": "turn_off_lightbulb" if lightbulb else "turn_on_lightbulb",
-        "led": "turn_off_led" if led else "turn_on_led",
-    }
-    if slider <= find_scene(scene).slider_range - _SLIDE_TRAVEL_M:
-        tasks["slider"] = "move_slider_left"
-    elif slider >= _SLIDE_TRAVEL_M:
-        tasks["slider"] = "move_slider_right"
-    if drawer <= DRAWER_RANGE_M - _OPEN_TRAVEL_M:
-        tasks["drawer"] = "open_drawer"
-    elif drawer >= _OPEN_TRAVEL_M:
-        tasks["drawer"] = "close_drawer"
-    return tasks

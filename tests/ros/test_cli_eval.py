@@ -179,7 +179,6 @@ def test_compare_refuses_other_starts(runs, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--env", "playtable:B"], "evaluate sequences in scene D"),
         (["--env", "sandbox"], "unknown environment 'sandbox'"),
         (["--sequences", "1001"], "ask for 1 to 1000"),
         (["--policy", "no_such_module:make"], "No module named 'no_such_module'"),

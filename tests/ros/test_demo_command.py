@@ -22,6 +22,7 @@ from deer_ros.cli import provenance
 from deer_ros.cli.demo import command, publish
 from deer_ros.cli.demo.record import DemoRecord, SubtaskRecord
 from deer_ros.errors import StackError
+from deer_sim.calvin.sequences import task_sequences
 from deer_sim.film import Shot
 
 
@@ -50,17 +51,17 @@ def perform_with(
     def perform(arguments: Any, chain: Any, budgets: Any, record: DemoRecord, *rest: Any) -> tuple[DemoRecord, Any]:
         subtasks = tuple(
             SubtaskRecord(
-                link.task,
-                link.instruction,
+                subtask.task,
+                subtask.instruction,
                 number < solved,
                 "",
                 2,
                 budgets.first_gmac,
                 tuple(
-                    Shot(image, image, link.instruction, number, step, report, budgets.first_gmac) for step in (1, 2)
+                    Shot(image, image, subtask.instruction, number, step, report, budgets.first_gmac) for step in (1, 2)
                 ),
             )
-            for number, link in enumerate(chain.links[:done])
+            for number, subtask in enumerate(chain.subtasks[:done])
         )
         return replace(record, subtasks=subtasks, environment="playtable:D", renderer="tiny"), cause
 
@@ -100,6 +101,7 @@ def test_report_names_a_command_that_makes_it_again(monkeypatch: pytest.MonkeyPa
     (folder,) = tmp_path.iterdir()
     report = json.loads((folder / "report.json").read_text())
     assert report["seed"] == 3
+    assert [subtask["task"] for subtask in report["subtasks"]] == list(task_sequences(1, 3)[0].tasks)
     assert report["subtasks"][0]["budget"] == pytest.approx(0.9 * 0.02)
     words = shlex.split(report["command"])
     assert words[:2] == ["deer", "demo"]

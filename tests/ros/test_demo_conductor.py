@@ -12,14 +12,14 @@ import pytest
 
 from deer_policies.errors import BudgetError, ConfigError
 from deer_policies.interfaces import Budget, ExitReport
-from deer_ros.cli.demo.chain import Link
 from deer_ros.cli.demo.conductor import CHANGE_STEP, Budgets, Conductor
 from deer_ros.cli.demo.progress import LiveProgress, PlainProgress
 from deer_ros.cli.demo.recorder import Recorder, join
 from deer_ros.client import FollowResult, Frame, Outcome, StepAction, StepFeedback, StepReport
 from deer_ros.errors import StackError
+from deer_sim.chains import Subtask
 
-LINKS = tuple(Link(f"task_{number}", f"do thing {number}") for number in range(5))
+SUBTASKS = tuple(Subtask(f"task_{number}", f"do thing {number}") for number in range(5))
 BUDGETS = Budgets(first_gmac=0.04, second_gmac=0.02, full_gmac=0.05)
 
 
@@ -93,17 +93,17 @@ class ScriptedClient:
 
 
 def conduct(client: ScriptedClient, out: io.StringIO | None = None) -> Conductor:
-    progress = PlainProgress(2, len(LINKS), out or io.StringIO())
+    progress = PlainProgress(2, len(SUBTASKS), out or io.StringIO())
     return Conductor(client, Recorder(client), progress, BUDGETS, max_steps=100)  # type: ignore[arg-type]
 
 
 def test_each_instruction_is_judged_by_its_task_and_a_failure_does_not_end_the_chain() -> None:
     client = ScriptedClient([Outcome.DONE, Outcome.TIMEOUT, Outcome.DONE, Outcome.DONE, Outcome.DONE])
     conductor = conduct(client)
-    conductor.run(LINKS)
+    conductor.run(SUBTASKS)
     assert [record.success for record in conductor.records] == [True, False, True, True, True]
     spoken = [call for call in client.calls if not call.startswith("budget")]
-    assert spoken == [words for link in LINKS for words in (f"begin {link.task}", link.instruction)]
+    assert spoken == [words for subtask in SUBTASKS for words in (f"begin {subtask.task}", subtask.instruction)]
     assert [len(record.shots) for record in conductor.records] == [20] * 5
 
 
@@ -111,7 +111,7 @@ def test_a_chunk_of_actions_is_shown_step_by_step_with_the_report_that_it_began_
     client = ScriptedClient([Outcome.DONE] * 5, steps=31, horizon=3)
     out = io.StringIO()
     conductor = conduct(client, out)
-    conductor.run(LINKS)
+    conductor.run(SUBTASKS)
     for record in conductor.records:
         assert [shot.step for shot in record.shots] == list(range(1, 32))
         assert [shot.asked for shot in record.shots] == [step % 3 == 0 for step in range(31)]
@@ -125,7 +125,7 @@ def test_a_chunk_of_actions_is_shown_step_by_step_with_the_report_that_it_began_
 def test_budget_falls_in_the_middle_of_the_third_subtask() -> None:
     client = ScriptedClient([Outcome.DONE] * 5)
     conductor = conduct(client)
-    conductor.run(LINKS)
+    conductor.run(SUBTASKS)
     budgets = [[shot.budget_gmac for shot in record.shots] for record in conductor.records]
     assert budgets[1] == [0.04] * 20
     assert budgets[2] == [0.04] * CHANGE_STEP + [0.02] * (20 - CHANGE_STEP)
@@ -137,7 +137,7 @@ def test_budget_falls_in_the_middle_of_the_third_subtask() -> None:
 def test_budget_falls_also_when_the_third_subtask_ends_early() -> None:
     client = ScriptedClient([Outcome.DONE] * 5, steps=CHANGE_STEP - 5)
     conductor = conduct(client)
-    conductor.run(LINKS)
+    conductor.run(SUBTASKS)
     assert [record.budget_gmac for record in conductor.records] == [0.04, 0.04, 0.04, 0.02, 0.02]
 
 
@@ -147,7 +147,7 @@ def test_what_was_done_before_an_interruption_is_kept(ending: BaseException, hor
     client = ScriptedClient([Outcome.DONE, ending], horizon=horizon)
     conductor = conduct(client)
     with pytest.raises(type(ending)):
-        conductor.run(LINKS)
+        conductor.run(SUBTASKS)
     assert client.calls[-1] == "cancel"
     assert [record.success for record in conductor.records] == [True, False]
     assert len(conductor.records[1].shots) == 20
@@ -169,7 +169,7 @@ def test_refused_budget_ends_the_demonstration_before_anything_moves() -> None:
 
     client.set_budget = refuse  # type: ignore[method-assign]
     with pytest.raises(BudgetError, match="cheapest"):
-        conduct(client).run(LINKS)
+        conduct(client).run(SUBTASKS)
     assert client.calls == []
 
 
@@ -208,7 +208,7 @@ def test_lost_frame_is_replaced_by_the_one_before_and_never_by_a_later_one() -> 
 def test_plain_progress_tells_what_happens() -> None:
     out = io.StringIO()
     client = ScriptedClient([Outcome.DONE, Outcome.TIMEOUT, Outcome.DONE, Outcome.DONE, Outcome.DONE], steps=40)
-    conduct(client, out).run(LINKS)
+    conduct(client, out).run(SUBTASKS)
     lines = out.getvalue()
     assert '2/5 "do thing 1" (task_1)' in lines
     assert "budget: 40 MMAC a step on average, 80% of the full model" in lines
@@ -222,15 +222,15 @@ def test_live_progress_shows_state_and_figures_of_each_instruction(monkeypatch: 
     from rich.console import Console
 
     monkeypatch.setenv("COLUMNS", "120")
-    progress = LiveProgress(2, LINKS, "demo")
+    progress = LiveProgress(2, SUBTASKS, "demo")
     client = ScriptedClient([Outcome.DONE, Outcome.TIMEOUT, KeyboardInterrupt()])
     conductor = Conductor(client, Recorder(client), progress, BUDGETS, max_steps=100)  # type: ignore[arg-type]
     with pytest.raises(KeyboardInterrupt):
-        conductor.run(LINKS)
+        conductor.run(SUBTASKS)
     console = Console(width=120, record=True, file=io.StringIO())
     console.print(progress.render())
     lines = console.export_text().splitlines()
-    rows = [next(line for line in lines if link.instruction in line) for link in LINKS]
+    rows = [next(line for line in lines if subtask.instruction in line) for subtask in SUBTASKS]
     assert [row.split()[1] for row in rows] == ["✓", "✗", "✗", "·", "·"]
     assert "20 steps" in rows[0]
     assert "100%" in rows[0]

@@ -148,9 +148,21 @@ def test_wordings_are_drawn_from_the_group_that_is_asked_for():
     assert {instructions.group_of(chain.subtasks[0].instruction) for chain in chains} == set(instructions.GROUPS)
 
 
-def test_sequences_are_of_scene_d_only():
-    with pytest.raises(ConfigError, match="evaluate sequences in scene D"):
-        sequence_chains(task_sequences(1), 0, "A", own_wording)
+@pytest.mark.parametrize("scene", "ABC")
+def test_another_scene_has_the_same_tasks_with_the_blocks_where_it_has_room(scene):
+    (chain,), (original,) = (sequence_chains(task_sequences(1), 0, letter, own_wording) for letter in (scene, "D"))
+    assert chain.subtasks == original.subtasks
+    assert chain.key == f"{scene}/{original.key}"
+    assert chain == sequence_chains(task_sequences(1), 0, scene, own_wording)[0]
+    environment = PlayTable(scene, cameras=False)
+    result = run_chain(chain, environment, ExpertActor(Expert(scene)), 360)
+    environment.close()
+    assert result.solved == 5
+
+
+def test_a_scene_that_does_not_exist_is_refused():
+    with pytest.raises(SimulatorError, match="unknown scene 'Z'"):
+        sequence_chains(task_sequences(1), 0, "Z", own_wording)
 
 
 def test_a_task_that_needs_a_grasped_block_first_is_refused():

@@ -7,7 +7,7 @@ from deer_policies.errors import ConfigError, SimulatorError
 from deer_sim.playtable import kinematics
 from deer_sim.playtable.environment import PlayTable
 from deer_sim.playtable.robot import INITIAL_JOINTS
-from deer_sim.starts import possible_fixture_tasks, sample_robot, sample_start
+from deer_sim.starts import sample_robot, sample_start
 from deer_sim.tasks import TASKS, solved
 
 
@@ -87,18 +87,3 @@ def test_unknown_names_are_refused():
         sample_start("dance", "D", rng)
     with pytest.raises(SimulatorError, match="unknown scene 'Z'"):
         sample_start("open_drawer", "Z", rng)
-
-
-def test_fixture_that_stands_halfway_has_no_task():
-    scene_obs = np.zeros(24)
-    assert possible_fixture_tasks(scene_obs, "D") == {
-        "lightbulb": "turn_on_lightbulb",
-        "led": "turn_on_led",
-        "slider": "move_slider_left",
-        "drawer": "open_drawer",
-    }
-    scene_obs[:6] = 0.14, 0.11, 0.0, 0.0, 1.0, 1.0
-    assert possible_fixture_tasks(scene_obs, "D") == {"lightbulb": "turn_off_lightbulb", "led": "turn_off_led"}
-    scene_obs[:2] = 0.28, 0.22
-    assert possible_fixture_tasks(scene_obs, "D")["slider"] == "move_slider_right"
-    assert possible_fixture_tasks(scene_obs, "D")["drawer"] == "close_drawer"

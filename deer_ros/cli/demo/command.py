@@ -13,12 +13,12 @@ from deer_policies.errors import ConfigError, DeerError
 
 if TYPE_CHECKING:
     from deer_ros.bringup import StackConfig
-    from deer_ros.cli.demo.chain import Chain
     from deer_ros.cli.demo.conductor import Budgets
     from deer_ros.cli.demo.progress import Progress
     from deer_ros.cli.demo.record import DemoRecord
+    from deer_sim.chains import Chain
 
-HELP = "watch the robot follow five instructions in simulation, over ROS 2; writes a film and a report"
+HELP = "watch the robot follow a sequence of the benchmark in simulation, over ROS 2; writes a film and a report"
 SOLVED_NEEDED = 4
 """Of five; with fewer the exit status is 1."""
 BUDGETS = (0.8, 0.4)
@@ -28,7 +28,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the options of `deer demo`."""
     parser.add_argument("--policy", default="deer-nano", help="name of a bundled policy or path of a checkpoint")
     parser.add_argument("--scene", default="D", help="PlayTable scene: A, B, C or D")
-    parser.add_argument("--seed", type=int, default=0, help="of the start, the chain and its wordings")
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=0,
+        help="of the benchmark's sequences, of which the first is run, and of wordings; 0 for the official ones",
+    )
     parser.add_argument(
         "--budgets",
         type=float,
@@ -51,16 +56,18 @@ def run(arguments: argparse.Namespace) -> int:
     What was recorded before an interruption or an error is written as well; then the cause is raised again.
     """
     from deer_policies.deer.checkpoint import load_policy
-    from deer_ros.cli.demo.chain import draw_chain
     from deer_ros.cli.demo.conductor import Budgets
     from deer_ros.cli.demo.progress import open_progress
     from deer_ros.cli.demo.publish import PAGE, publish
     from deer_ros.cli.demo.record import DemoRecord
     from deer_ros.cli.provenance import commit, versions
+    from deer_sim.calvin.sequences import task_sequences
+    from deer_sim.chains import own_wording, sequence_chains
 
     if arguments.max_steps < 1:
         raise ConfigError(f"--max-steps is {arguments.max_steps}; it must be at least 1")
-    chain = draw_chain(arguments.scene, arguments.seed)
+    sequences = task_sequences(1, arguments.seed)
+    (chain,) = sequence_chains(sequences, arguments.seed, arguments.scene, own_wording)
     policy = load_policy(arguments.policy)
     full_gmac = policy.costs.llm_gmac(len(policy.info.exit_layers) - 1)
     first, second = arguments.budgets
@@ -77,10 +84,10 @@ def run(arguments: argparse.Namespace) -> int:
         started=started.isoformat(timespec="seconds"),
         commit=commit(),
         versions=versions(),
-        planned=len(chain.links),
+        planned=len(chain.subtasks),
     )
     title = f"{record.policy} · scene {arguments.scene} · seed {arguments.seed}"
-    with open_progress(len(record.exit_layers), chain.links, title) as progress:
+    with open_progress(len(record.exit_layers), chain.subtasks, title) as progress:
         record, cause = perform(arguments, chain, budgets, record, folder, progress)
         if record.subtasks:
             record = publish(record, folder, progress)
@@ -114,11 +121,10 @@ def perform(
     try:
         with Stack(stack_config(arguments, folder / "logs")) as stack:
             recorder = Recorder(stack.client)
-            start = chain.start
-            simulator = stack.client.reset(arguments.seed, start.robot_obs.tolist(), start.scene_obs.tolist())
+            simulator = stack.client.reset(chain.seed, list(chain.robot_obs), list(chain.scene_obs))
             record = replace(record, environment=simulator.environment, renderer=simulator.renderer)
             conductor = Conductor(stack.client, recorder, progress, budgets, arguments.max_steps)
-            conductor.run(chain.links)
+            conductor.run(chain.subtasks)
     except (KeyboardInterrupt, DeerError) as error:
         cause = error
         if conductor is not None and conductor.records:

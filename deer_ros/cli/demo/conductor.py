@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 from deer_policies.errors import ConfigError
 from deer_policies.interfaces import Budget
-from deer_ros.cli.demo.chain import Link
 from deer_ros.cli.demo.progress import Progress
 from deer_ros.cli.demo.record import SubtaskRecord
 from deer_ros.cli.demo.recorder import Recorder
 from deer_ros.client import FollowResult, GoalHandle, Outcome, StackClient, StepFeedback
+from deer_sim.chains import Subtask
 
 CHANGE_SUBTASK, CHANGE_STEP = 2, 15
 """The budget changes in the middle of the chain, and of a subtask, so that one sees it act at the very next step."""
@@ -48,7 +48,7 @@ class Conductor:
         self._max_steps = max_steps
         self._budget_gmac = 0.0
 
-    def run(self, links: Sequence[Link]) -> None:
+    def run(self, subtasks: Sequence[Subtask]) -> None:
         """Runs the chain; a subtask that fails does not end it.
 
         Raises:
@@ -57,14 +57,14 @@ class Conductor:
             KeyboardInterrupt: after Ctrl-C; the robot holds then.
         """
         self._set_budget(self._budgets.first_gmac)
-        for number, link in enumerate(links):
+        for number, subtask in enumerate(subtasks):
             if number > CHANGE_SUBTASK:
                 self._tighten()
-            self._follow(number, link)
+            self._follow(number, subtask)
 
-    def _follow(self, number: int, link: Link) -> None:
-        self._progress.begin(number, link)
-        self._client.begin_subtask(link.task)
+    def _follow(self, number: int, subtask: Subtask) -> None:
+        self._progress.begin(number, subtask)
+        self._client.begin_subtask(subtask.task)
         self._recorder.begin()
         budget_before = self._budget_gmac
         steps = 0
@@ -77,15 +77,15 @@ class Conductor:
                 self._tighten()
 
         result = None
-        handle = self._client.send(link.instruction, self._max_steps, on_feedback)
+        handle = self._client.send(subtask.instruction, self._max_steps, on_feedback)
         try:
             result = handle.result()
         finally:
             ended = result or self._interrupted(handle, steps)
-            shots = self._recorder.subtask(number, link.instruction, ended.steps)
+            shots = self._recorder.subtask(number, subtask.instruction, ended.steps)
             record = SubtaskRecord(
-                task=link.task,
-                instruction=link.instruction,
+                task=subtask.task,
+                instruction=subtask.instruction,
                 success=ended.outcome is Outcome.DONE,
                 reason=ended.reason,
                 # An interrupted chunk has gone on since the feedback that came when it began.

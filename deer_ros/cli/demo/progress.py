@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, TextIO, TypeVar
 
-from deer_ros.cli.demo.chain import Link
 from deer_ros.cli.demo.record import SubtaskRecord
 from deer_ros.client import StepFeedback
+from deer_sim.chains import Subtask
 from deer_sim.film import exit_colour, format_gmac
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class Progress(Protocol):
         """Something that happened."""
         ...
 
-    def begin(self, number: int, link: Link) -> None:
+    def begin(self, number: int, subtask: Subtask) -> None:
         """An instruction is given."""
         ...
 
@@ -56,11 +56,11 @@ class Progress(Protocol):
         ...
 
 
-def open_progress(exit_count: int, links: Sequence[Link], title: str) -> Progress:
+def open_progress(exit_count: int, subtasks: Sequence[Subtask], title: str) -> Progress:
     """A live panel if standard output is a terminal, else plain lines."""
     if sys.stdout.isatty():
-        return LiveProgress(exit_count, links, title)
-    return PlainProgress(exit_count, len(links), sys.stdout)
+        return LiveProgress(exit_count, subtasks, title)
+    return PlainProgress(exit_count, len(subtasks), sys.stdout)
 
 
 @dataclass
@@ -105,10 +105,10 @@ class PlainProgress:
         """Prints a line."""
         print(text, file=self._out, flush=True)
 
-    def begin(self, number: int, link: Link) -> None:
+    def begin(self, number: int, subtask: Subtask) -> None:
         """Prints the instruction."""
         self._tally = Tally()
-        self.note(f'{number + 1}/{self._count} "{link.instruction}" ({link.task})')
+        self.note(f'{number + 1}/{self._count} "{subtask.instruction}" ({subtask.task})')
 
     def step(self, feedback: StepFeedback) -> None:
         """Prints a step each `PLAIN_EVERY` control steps, or the next one at which the policy was asked."""
@@ -138,14 +138,14 @@ class PlainProgress:
 class LiveProgress:
     """A panel that is drawn anew with each step."""
 
-    def __init__(self, exit_count: int, links: Sequence[Link], title: str) -> None:
+    def __init__(self, exit_count: int, subtasks: Sequence[Subtask], title: str) -> None:
         from rich.console import Console
         from rich.live import Live
 
         self._exit_count = exit_count
-        self._links = links
+        self._subtasks = subtasks
         self._title = title
-        self._tallies = [Tally() for _ in links]
+        self._tallies = [Tally() for _ in subtasks]
         self._whole = Tally()
         self._records: list[SubtaskRecord] = []
         self._running: int | None = None
@@ -166,7 +166,7 @@ class LiveProgress:
         """Prints a line above the panel."""
         self._console.print(text, highlight=False, markup=False)
 
-    def begin(self, number: int, link: Link) -> None:
+    def begin(self, number: int, subtask: Subtask) -> None:
         """Marks the instruction as running."""
         self._running = number
 
@@ -206,12 +206,12 @@ class LiveProgress:
         table.add_column(justify="right", width=9)
         table.add_column(width=self._strip_steps, no_wrap=True)
         table.add_column(justify="right", width=5)
-        for number, link in enumerate(self._links):
+        for number, subtask in enumerate(self._subtasks):
             tally = self._tallies[number]
             sign, style = self._sign(number)
             steps = f"{tally.steps} steps" if tally.exits else ""
             share = f"{tally.share:.0%}" if tally.exits else ""
-            words = Text(link.instruction, style="bold" if number == self._running else style if sign == "✗" else "")
+            words = Text(subtask.instruction, style="bold" if number == self._running else style if sign == "✗" else "")
             table.add_row(Text(sign, style=style), words, steps, self._strip(tally.exits), share)
         lines = [self._budget or "starting"]
         if self._last is not None:

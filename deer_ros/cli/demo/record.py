@@ -80,7 +80,7 @@ class DemoRecord:
         exit_layers: 0-based layer of each exit, shallowest first.
         full_gmac: cost of a policy step of the whole language model at the usual length of an instruction, which
             budgets are parts of. The `full_gmac` of a subtask is for its own instruction.
-        seed: of start, chain and wordings.
+        seed: of the sequence, its start and its wordings.
         command: that makes this demonstration again.
         started: date and time, ISO 8601 with the offset from UTC.
         commit: of the code, empty where there is no repository.
