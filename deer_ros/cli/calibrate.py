@@ -19,8 +19,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="mean cost of the language model to calibrate for, in 1e9 MAC a step; by default the checkpoint's budget",
     )
     add_promise(parser)
-    parser.add_argument("--scenes", nargs="+", default=["D"], help="A, B, C, D: PlayTable's; or such as calvin:D")
-    parser.add_argument("--tasks", nargs="+", default=["fixtures"], help="task names, or 'fixtures' for the eight")
+    parser.add_argument(
+        "--scenes",
+        nargs="+",
+        help="A, B, C, D: PlayTable's; or such as calvin:D; by default those that the policy was trained in",
+    )
+    parser.add_argument(
+        "--tasks", nargs="+", help="task names, or 'fixtures' for the eight; by default those that it was trained on"
+    )
     parser.add_argument("--episodes", type=int, default=80, help="of each round, and as many to check the result on")
     parser.add_argument("--rounds", type=int, default=2, help="how often thresholds are solved and acted under")
     parser.add_argument("--seed", type=int, default=900, help="of starts and wordings")
@@ -49,14 +55,16 @@ def run(arguments: argparse.Namespace) -> int:
     from deer_policies.deer.checkpoint import find, load, save
     from deer_policies.deer.conformal import Promise
     from deer_ros.cli.calibration_run import CalibrationPlan, calibrate_in_simulation
-    from deer_sim.tasks import FIXTURE_TASKS
+    from deer_sim.tasks import FIXTURE_TASKS, TASKS
 
     path = find(arguments.policy)
     checkpoint = load(path)
     average = arguments.average_llm_gmac or checkpoint.budget.average_llm_gmac
+    recipe = checkpoint.provenance.get("recipe", {})
+    tasks = arguments.tasks or recipe.get("tasks") or TASKS
     plan = CalibrationPlan(
-        scenes=tuple(arguments.scenes),
-        tasks=FIXTURE_TASKS if arguments.tasks == ["fixtures"] else tuple(arguments.tasks),
+        scenes=tuple(arguments.scenes or recipe.get("scenes") or ("D",)),
+        tasks=FIXTURE_TASKS if tasks == ["fixtures"] else tuple(tasks),
         episodes=arguments.episodes,
         seed=arguments.seed,
         criterion=arguments.criterion,

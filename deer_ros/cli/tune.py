@@ -25,10 +25,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--trials", type=int, default=20, help="thresholds to try, earlier runs included")
     parser.add_argument("--scene", default="D", help="PlayTable scene: A, B, C or D")
     what = parser.add_mutually_exclusive_group()
-    what.add_argument("--tasks", nargs="+", default=["fixtures"], help="task names, or 'fixtures' for the eight")
     what.add_argument(
-        "--sequences", type=int, metavar="N", help="the first N of the seed's sequences of five tasks instead"
+        "--sequences", type=int, metavar="N", default=40, help="the first N of the seed's sequences of five tasks"
     )
+    what.add_argument("--tasks", nargs="+", help="single tasks instead, from random starts; 'fixtures' for the eight")
     parser.add_argument("--starts", type=int, default=10, help="random starts for each task, the same in every trial")
     parser.add_argument(
         "--seed", type=int, default=5000, help="of starts and wordings; keep it apart from the evaluation's"
@@ -103,7 +103,7 @@ def planned(arguments: argparse.Namespace) -> list[Chain]:
     from deer_sim.tasks import FIXTURE_TASKS
 
     seed, scene = arguments.seed, arguments.scene
-    if arguments.sequences is not None:
+    if arguments.tasks is None:
         return sequence_chains(task_sequences(arguments.sequences, seed), seed, scene, own_wording)
     tasks = FIXTURE_TASKS if arguments.tasks == ["fixtures"] else tuple(arguments.tasks)
     return task_chains(scene, tasks, arguments.starts, seed)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from deer_policies.deer.checkpoint import load, load_policy
+from deer_policies.deer.checkpoint import load, load_policy, save
 from deer_policies.deer.exits import ThresholdRule
 from deer_policies.deer.pacing import paced_mean
 from deer_policies.interfaces import Budget
@@ -54,6 +55,17 @@ def test_recalibrates_a_checkpoint(
     assert len(written) == 3 * EPISODES
     assert main([*arguments, "--work", str(tmp_path / "work")]) == 0
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "work").rglob("*.npz")} == written
+
+
+def test_a_policy_is_calibrated_on_what_it_was_trained_on(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    policy, out = tmp_path / "trained.safetensors", tmp_path / "new.safetensors"
+    recipe = {"scenes": ["A", "B"], "tasks": ["turn_on_led", "open_drawer"]}
+    save(policy, replace(load(tiny_checkpoint), provenance={"recipe": recipe}))
+    arguments = ["calibrate", "--policy", str(policy), "--max-steps", "3", "--workers", "1", "--rounds", "1"]
+    assert main([*arguments, "--episodes", "4", "--work", str(tmp_path / "work"), "--out", str(out)]) == 0
+    calibration = load(out).calibration
+    assert calibration is not None
+    assert {name: calibration.source[name] for name in recipe} == recipe
 
 
 @pytest.mark.parametrize(
