@@ -132,7 +132,7 @@ def main(argv: Sequence[str], run: Deer = deer) -> None:
     titles = {name: title for name, (title, _) in TABLES.items()}
     try:
         study = study_of(arguments, run)
-        model, source = study.checkpoint.model.config.name, source_of(study, arguments)
+        model, source = study.checkpoint.name, source_of(study, arguments)
         picture = arguments.results.parent / "figures" / f"{model}-compute.svg"
         for number, name in enumerate(arguments.only, 1):
             print(f"=== {number}/{len(arguments.only)} {titles[name]}", flush=True)

@@ -100,6 +100,12 @@ def test_a_loaded_policy_acts_the_same_to_the_bit(checkpoint, path):
     assert loaded.info.details == {"seed": 7}
 
 
+def test_a_policy_is_named_after_the_recipe_that_it_was_trained_by(path):
+    named = path.with_name("named.safetensors")
+    save_with_provenance(named, path, {"recipe": {"name": "own"}})
+    assert (load_policy(path).info.name, load_policy(named).info.name) == ("deer-nano", "own")
+
+
 def test_the_hash_covers_everything_but_the_provenance(checkpoint, path):
     noted, digest = path.with_name("noted.safetensors"), load(path).sha256
     save_with_provenance(noted, path, {"seed": 7, "scores": [1.0]})

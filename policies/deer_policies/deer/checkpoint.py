@@ -64,6 +64,11 @@ class Checkpoint:
     sha256: str = ""
     skills: SkillRecogniser | None = None
 
+    @property
+    def name(self) -> str:
+        """That of the recipe that it was trained by, which tells those of one configuration apart."""
+        return str(self.provenance.get("recipe", {}).get("name", self.model.config.name))
+
 
 def save(
     path: str | Path, checkpoint: Checkpoint, auxiliary_heads: bool = False, dtype: torch.dtype = torch.float32
@@ -234,7 +239,7 @@ def within_peak(read: Callable[..., Checkpoint], peak: Budget | None) -> DeerPol
 def _policy(checkpoint: Checkpoint) -> DeerPolicy:
     if checkpoint.untrained:
         raise CheckpointError(
-            f"policy {checkpoint.model.config.name} has action heads with initial values only (it was imported from a "
+            f"policy {checkpoint.name} has action heads with initial values only (it was imported from a "
             "release without heads) and would move the arm at random; train it first"
         )
     return DeerPolicy(
@@ -244,6 +249,7 @@ def _policy(checkpoint: Checkpoint) -> DeerPolicy:
         details=checkpoint.provenance,
         weights_sha256=checkpoint.sha256,
         skills=checkpoint.skills,
+        name=checkpoint.name,
     )
 
 

@@ -59,6 +59,7 @@ class DeerPolicy:
         weights_sha256: str = "",
         clock: Clock = time.perf_counter,
         skills: SkillRecogniser | None = None,
+        name: str | None = None,
     ) -> None:
         """Args:
         model: put into evaluation mode; stays on its device.
@@ -69,6 +70,7 @@ class DeerPolicy:
         weights_sha256: see `PolicyInfo`.
         clock: tells latencies and deadlines.
         skills: judges instructions, see `understanding`; it has no part in a step.
+        name: for reports; that of the configuration by default.
         """
         if tokenizer.vocabulary > model.config.language.vocabulary:
             raise ConfigError(
@@ -82,7 +84,7 @@ class DeerPolicy:
         self.costs = CostModel(model.config)
         preprocess = model.config.preprocess
         self._info = PolicyInfo(
-            name=model.config.name,
+            name=name or model.config.name,
             exit_layers=model.exit_layers,
             static_shape=preprocess.static_shape,
             gripper_shape=preprocess.gripper_shape,
