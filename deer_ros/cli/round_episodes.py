@@ -100,7 +100,8 @@ class RoundEpisodes:
     def _plans(self, index: int) -> list[EpisodePlan]:
         recipe = self._recipe
         folder, seed = self._folder / "episodes" / f"round-{index}", recipe.seed * 100 + index
-        return plan_round(folder, recipe.scenes, recipe.tasks, recipe.rounds[index].episodes_per_task, seed)
+        part = recipe.rounds[index]
+        return plan_round(folder, recipe.scenes, recipe.tasks, part.episodes_per_task, seed, part.emphasis)
 
     def _make(self, index: int, stop: threading.Event) -> None:
         part = self._recipe.rounds[index]

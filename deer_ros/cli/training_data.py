@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,9 +74,24 @@ class Unaided:
 
 
 def plan_round(
-    folder: Path, scenes: tuple[str, ...], tasks: tuple[str, ...], count: int, seed: int
+    folder: Path,
+    scenes: tuple[str, ...],
+    tasks: tuple[str, ...],
+    count: int,
+    seed: int,
+    emphasis: Mapping[str, int] | None = None,
 ) -> list[EpisodePlan]:
-    """Episodes of a round, `count` for each task and scene; a scene is a play table's letter, or such as 'calvin:D'."""
+    """Episodes of a round.
+
+    Args:
+        folder: for their files.
+        scenes: letters of play tables, or such as 'calvin:D'.
+        tasks: in each scene.
+        count: for each task and scene.
+        seed: of all of them.
+        emphasis: by task: how many times as many it gets.
+    """
+    counts = {task: count * (emphasis or {}).get(task, 1) for task in tasks}
     return [
         EpisodePlan(
             folder / f"{scene.replace(':', '-')}-{task}-{index:05d}.npz",
@@ -84,9 +99,10 @@ def plan_round(
             task,
             seed * 1_000_000 + index,
         )
-        for index in range(count)
+        for index in range(max(counts.values(), default=0))
         for scene in scenes
         for task in tasks
+        if index < counts[task]
     ]
 
 

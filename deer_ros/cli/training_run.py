@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import subprocess
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -102,7 +103,7 @@ class TrainingRun:
             if trainer is None:
                 trainer = self._trainer(episodes)
             with self._data.made_ahead(index + 1):
-                self._train(trainer, f"round-{index}", part.phase, episodes)
+                self._train(trainer, f"round-{index}", part.phase, episodes, part.emphasis)
         assert trainer is not None, "a recipe has at least one round"
         self._train(trainer, self._heads, recipe.heads, episodes)
         if self._processes.first:
@@ -111,11 +112,18 @@ class TrainingRun:
             trainer.average.cpu()
             self._finish(trainer, out)
 
-    def _train(self, trainer: Trainer, name: str, phase: Any, episodes: list[Episode]) -> None:
+    def _train(
+        self,
+        trainer: Trainer,
+        name: str,
+        phase: Any,
+        episodes: list[Episode],
+        emphasis: Mapping[str, int] | None = None,
+    ) -> None:
         settings = self._recipe.optimisation
         rng = np.random.default_rng([self._recipe.seed, trainer.steps_done, self._processes.rank])
         batch = self._processes.share(settings.batch)
-        streams = EpisodeStreams(episodes, batch, settings.window, rng, settings.carry_state)
+        streams = EpisodeStreams(episodes, batch, settings.window, rng, settings.carry_state, emphasis)
         logger.info("%s: %d episodes, %d steps of data", name, len(episodes), streams.steps)
         trainer.run(phase, ReadAhead(streams), name)
         path = self._data.policy_of(name)

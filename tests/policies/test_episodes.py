@@ -40,6 +40,13 @@ def test_streams_draw_tasks_evenly_however_many_episodes_each_has(tiny):
     assert 70 < sum(seen) < 130
 
 
+def test_a_task_with_an_emphasis_is_drawn_that_much_more_often(tiny):
+    first, other = tiny.episode(4, "a"), tiny.episode(4, "b", seed=1)
+    streams = EpisodeStreams([first, other], 1, 4, np.random.default_rng(0), emphasis={"b": 4, "c": 9})
+    seen = [np.array_equal(streams.next().labels[0], other.labels) for _ in range(400)]
+    assert 290 < sum(seen) < 350
+
+
 def test_streams_draw_a_wording_for_each_window(tiny):
     streams = EpisodeStreams([tiny.episode(40)], batch=1, window=4, rng=np.random.default_rng(0))
     assert {streams.next().instructions[0] for _ in range(10)} == set(tiny.texts)

@@ -11,6 +11,9 @@ from deer_policies.training.recipe import Optimisation, PretrainingPhase, load_r
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
 
 
+PHASE = "expert_acts: true, episodes_per_task: 1, phase: {steps: 1, learning_rate: 1.0}"
+
+
 @pytest.mark.parametrize("path", sorted(RECIPES.rglob("*.yaml")), ids=lambda path: path.stem)
 def test_committed_recipes_can_be_read(path):
     recipe = load_recipe(path)
@@ -43,15 +46,17 @@ def test_committed_recipes_can_be_read(path):
         ("optimisation: {scene_weight: 0.1}", "shift_px"),
         ("optimisation: {focus_weight: 0.1}", "shift_px"),
         ("validation: {often: true}", r"validation has unknown settings \['often'\]"),
+        (f"rounds: [{{{PHASE}, emphasis: {{open_drawer: 0}}}}]", "whole number of at least 1"),
+        (f"tasks: [open_drawer]\nrounds: [{{{PHASE}, emphasis: {{shut_drawer: 2}}}}]", "names \\['shut_drawer'\\]"),
         ("rounds: [{phase: {stepz: 3}}]", r"rounds\[0\]\.phase has unknown settings \['stepz'\]"),
     ],
 )
 def test_a_mistake_in_a_recipe_is_named(tmp_path, change, message):
     text = (RECIPES / "smoke.yaml").read_text()
-    key = change.split(":")[0]
+    keys = tuple(f"{line.split(':')[0]}:" for line in change.splitlines())
     kept, skipping = [], False
     for line in text.splitlines():
-        skipping = line.startswith(f"{key}:") or (skipping and line.startswith(" "))
+        skipping = line.startswith(keys) or (skipping and line.startswith(" "))
         if not skipping:
             kept.append(line)
     path = tmp_path / "recipe.yaml"

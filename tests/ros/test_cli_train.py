@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from safetensors.torch import load_file
 from deer_policies.deer.backbone import DeerModel
 from deer_policies.deer.checkpoint import load
 from deer_policies.training.episodes import Episode, save_episode
+from deer_policies.training.read_ahead import ReadAhead
 from deer_policies.training.scene_readout import SceneReadout
 from deer_policies.training.trainer import Trainer
 from deer_ros.cli import training_start
@@ -53,13 +55,14 @@ RECIPE = {
 }
 
 
-def prepared(folder: Path, data_seed: int = 0, **changes: object) -> list[str]:
+def prepared(folder: Path, data_seed: int = 0, **changes: Any) -> list[str]:
     """Writes recipe and episodes; returns the command's arguments."""
     folder.mkdir()
     (folder / "recipe.yaml").write_text(yaml.safe_dump({**RECIPE, **changes}))
     rng = np.random.default_rng(data_seed)
-    for name, count in (("round-0", 2), ("validation", 1)):
-        for plan in plan_round(folder / "work/tiny/episodes" / name, ("D",), TASKS, count, 0):
+    emphasis = changes.get("rounds", RECIPE["rounds"])[0].get("emphasis")
+    for name, count, more in (("round-0", 2, emphasis), ("validation", 1, None)):
+        for plan in plan_round(folder / "work/tiny/episodes" / name, ("D",), TASKS, count, 0, more):
             steps = int(rng.integers(8, 14))
             episode = Episode(
                 images=rng.integers(0, 256, (steps, 2, 3, 32, 32), dtype=np.uint8),
@@ -220,6 +223,23 @@ def test_what_the_data_do_not_tell_is_not_read(tmp_path: Path, capsys: pytest.Ca
             np.savez(path, **{**arrays, name: arrays[name][:, :0]})
     assert main(arguments) == 2
     assert f"the recipe has the {name} read, and its data don't tell it" in capsys.readouterr().err
+
+
+def test_an_emphasis_holds_for_the_episodes_and_for_what_is_drawn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[str] = []
+
+    def stopped(trainer: Trainer, phase: object, streams: ReadAhead, *others: object) -> None:
+        drawn.extend(episode.task for episode in streams._streams._episodes)
+        drawn.extend(streams._streams._shares)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Trainer, "run", stopped)
+    rounds = [{**RECIPE["rounds"][0], "emphasis": {"turn_on_led": 3}}]  # type: ignore[dict-item]
+    with contextlib.suppress(KeyboardInterrupt):
+        main(prepared(tmp_path / "run", rounds=rounds, language=None, vision=None))
+    assert [drawn.count(task) for task in TASKS] == [2 + 1, 6 + 3]
 
 
 def test_vision_is_trained_once_and_its_readout_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -108,6 +108,15 @@ def test_an_expert_that_always_fails_is_told(
     assert not list(tmp_path.iterdir())
 
 
+def test_a_task_with_an_emphasis_gets_that_many_times_the_episodes() -> None:
+    tasks = ("open_drawer", "stack_block")
+    plain = plan_round(Path(), ("A", "B"), tasks, 2, 7)
+    more = plan_round(Path(), ("A", "B"), tasks, 2, 7, {"stack_block": 3})
+    assert [sum(plan.task == task for plan in more) for task in tasks] == [4, 12]
+    assert set(plain) < set(more)
+    assert len({plan.path for plan in more}) == len({(plan.seed, plan.task, plan.scene) for plan in more}) == 16
+
+
 def test_starts_are_chained_in_their_share() -> None:
     (plan,) = plan_round(Path(), ("A",), ("open_drawer",), 1, 0)
     rng = np.random.default_rng(0)

@@ -130,8 +130,8 @@ class EpisodeStreams:
     """Plays episodes side by side in consecutive windows, so that the recurrent state is trained as it will be used.
 
     The official training cuts windows anywhere and starts each from a zero state, but runs for hundreds of steps;
-    `carry_state=False` does the same. Tasks are drawn evenly, and within a task the episodes. Each window has a wording
-    of its own, so that many are seen.
+    `carry_state=False` does the same. Tasks are drawn evenly, but for those that `emphasis` gives more than one share,
+    and within a task the episodes. Each window has a wording of its own, so that many are seen.
     """
 
     def __init__(
@@ -141,6 +141,7 @@ class EpisodeStreams:
         window: int,
         rng: np.random.Generator,
         carry_state: bool = True,
+        emphasis: Mapping[str, int] | None = None,
     ) -> None:
         self._episodes = list(episodes)
         self._of_task: dict[str, list[int]] = {}
@@ -148,6 +149,7 @@ class EpisodeStreams:
             self._of_task.setdefault(episode.task, []).append(index)
         if not self._episodes:
             raise ConfigError("there is no episode to train on; collect demonstrations first")
+        self._shares = [task for task in self._of_task for _ in range((emphasis or {}).get(task, 1))]
         # Recordings of others don't tell the scene; what some of the episodes lack is left out for all.
         self._values = min(episode.scene.shape[1] for episode in self._episodes)
         self._landmarks = min(episode.landmarks.shape[2] for episode in self._episodes)
@@ -174,8 +176,7 @@ class EpisodeStreams:
         self._rng.bit_generator.state = json.loads(state["rng"])
 
     def _draw(self) -> int:
-        tasks = list(self._of_task)
-        indices = self._of_task[tasks[self._rng.integers(len(tasks))]]
+        indices = self._of_task[self._shares[self._rng.integers(len(self._shares))]]
         return indices[self._rng.integers(len(indices))]
 
     def _advance(self, stream: int) -> tuple[Episode, int]:

@@ -92,12 +92,19 @@ class Round:
         episodes_per_task: episodes to add for each task; 0 in a first round whose episodes are the recipe's `data`.
         expert_acts: True records demonstrations; False lets the policy act and the expert correct (DAgger).
         ahead: its episodes are made while the round before trains, so the policy that acts in them is one round older.
+        emphasis: by task: how many times the others' share it has of this round's new episodes and of its training.
     """
 
     phase: Phase
     episodes_per_task: int = 0
     expert_acts: bool = False
     ahead: bool = False
+    emphasis: dict[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        wrong = {task: times for task, times in self.emphasis.items() if not isinstance(times, int) or times < 1}
+        if wrong:
+            raise ConfigError(f"emphasis is {wrong}; it must be a whole number of at least 1 for each task")
 
 
 @dataclass(frozen=True)
@@ -248,6 +255,9 @@ class Recipe:
         for part in ("language", "vision"):
             if self.weights is not None and getattr(self, part) is not None:
                 raise ConfigError(f"a recipe names both weights and a {part} phase; start from the one or the other")
+        emphasised = {task for part in self.rounds for task in part.emphasis}
+        if self.tasks and not emphasised <= set(self.tasks):
+            raise ConfigError(f"emphasis names {sorted(emphasised - set(self.tasks))}, which are not among the tasks")
         settings = self.optimisation
         if (self.vision is not None or settings.scene_weight or settings.focus_weight) and any(settings.shift_px):
             raise ConfigError(
