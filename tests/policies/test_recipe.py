@@ -9,8 +9,6 @@ from deer_policies.errors import ConfigError
 from deer_policies.training.recipe import Optimisation, PretrainingPhase, load_recipe
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
-
-
 PHASE = "expert_acts: true, episodes_per_task: 1, phase: {steps: 1, learning_rate: 1.0}"
 
 
