@@ -35,16 +35,16 @@ NAMED = 3
 FEWEST = 3
 """Attempts without which a task is not named."""
 APPROACH = 10
-"""Steps before a touch that count as coming near."""
+"""Control steps before a touch that count as coming near."""
 AFTER = 5
-"""Steps after a move against the expert that are looked at."""
+"""Control steps after a move against the expert that are looked at."""
 SMALL = 0.2
 """A move shorter than this, in units of the normalised action, points nowhere in particular."""
 
 
 @dataclass(frozen=True)
 class Steps:
-    """The steps of one chain.
+    """The policy steps of one chain.
 
     Attributes:
         layers: (steps,) that ran.
@@ -56,7 +56,7 @@ class Steps:
 
 
 def labelled(result: ChainResult, record: StepRecord, exit_layers: Sequence[int]) -> Steps:
-    """What is asked of each step of a chain."""
+    """What is asked of each policy step of a chain; thirds, touches and moves are found among its control steps."""
     layers = np.array(exit_layers)[record.exit_index] + 1
     phase, solved = np.empty(len(layers), int), np.empty(len(layers), bool)
     near, after = np.zeros(len(layers), bool), np.zeros(len(layers), bool)
@@ -68,21 +68,19 @@ def labelled(result: ChainResult, record: StepRecord, exit_layers: Sequence[int]
         near[steps] = before(record.touching[steps], APPROACH)
         after[steps] = before(against[steps][::-1], AFTER)[::-1]
     touching = record.touching
-    return Steps(
-        layers,
-        {
-            "first third of a subtask": phase == 0,
-            "second third": phase == 1,
-            "last third": phase == 2,
-            "touches something": touching,
-            f"up to {APPROACH} steps before it does": near & ~touching,
-            "moves freely": ~near & ~touching,
-            f"up to {AFTER} steps after a move against the expert's": after,
-            "no such move shortly before": ~after,
-            "subtasks that were solved": solved,
-            "subtasks that failed": ~solved,
-        },
-    )
+    labels = {
+        "first third of a subtask": phase == 0,
+        "second third": phase == 1,
+        "last third": phase == 2,
+        "touches something": touching,
+        f"up to {APPROACH} steps before it does": near & ~touching,
+        "moves freely": ~near & ~touching,
+        f"up to {AFTER} steps after a move against the expert's": after,
+        "no such move shortly before": ~after,
+        "subtasks that were solved": solved,
+        "subtasks that failed": ~solved,
+    }
+    return Steps(layers[record.asked], {name: mask[record.asked] for name, mask in labels.items()})
 
 
 def against_expert(action: np.ndarray, expert: np.ndarray) -> np.ndarray:
@@ -117,7 +115,7 @@ def depth_table(chains: Sequence[Steps]) -> str:
         low, high = bootstrap_ratio(sums, counts, np.random.default_rng(SEED))
         depth = f"{sums.sum() / counts.sum():.2f} [{low:.2f}, {high:.2f}]"
         rows.append([name, f"{counts.sum() / len(every):.1%}", depth])
-    return table(["steps", "share", "layers"], rows)
+    return table(["policy steps", "share", "layers"], rows)
 
 
 def task_table(report: dict[str, Any], results: Sequence[ChainResult]) -> str:

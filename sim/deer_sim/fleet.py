@@ -64,17 +64,19 @@ def run_chain(
     actor: Actor,
     max_steps: int = MAX_STEPS,
     on_step: Callable[..., None] | None = None,
+    every_picture: bool = False,
 ) -> ChainResult:
     """Runs the chain's subtasks until one fails.
 
-    `on_step` is told the subtask's number, and then what `deer_sim.rollout.OnStep` is told.
+    `on_step` is told the subtask's number, and then what `deer_sim.rollout.OnStep` is told; `every_picture` has
+    pictures drawn for it at every control step.
     """
     now = environment.reset(chain.seed, np.array(chain.robot_obs), np.array(chain.scene_obs))
     actor.reset(now)
     results: list[SubtaskResult] = []
     for number, subtask in enumerate(chain.subtasks):
         told = None if on_step is None else partial(on_step, number)
-        result = rollout(environment, actor, subtask.task, subtask.instruction, now, max_steps, told)
+        result = rollout(environment, actor, subtask.task, subtask.instruction, now, max_steps, told, every_picture)
         results.append(SubtaskResult.of(subtask.task, subtask.instruction, result))
         now = result.last
         if not result.success:
@@ -159,7 +161,7 @@ def _watched(
             for told in watching:
                 told(*step)
 
-        result = run_chain(chain, environment, actor, setup.max_steps, on_step)
+        result = run_chain(chain, environment, actor, setup.max_steps, on_step, every_picture=bool(film))
     if setup.keep_steps:
         steps = f"steps/{name}.npz"
         recorder.save(setup.folder / steps)

@@ -130,18 +130,19 @@ def rollout(
     first: TimeStep,
     max_steps: int = MAX_STEPS,
     on_step: OnStep | None = None,
+    every_picture: bool = False,
 ) -> RolloutResult:
     """Has one instruction followed from the state `first`, which the environment is in.
 
-    Success is tested after every control step against the state at the start, as CALVIN does. Pictures are drawn for
-    the steps that the actor looks at only, or for all if `on_step` is given, which is told of each with its pictures.
+    Success is tested after every control step against the state at the start, as CALVIN does. `on_step` is told of
+    every control step. Pictures are drawn for the steps that the actor looks at only, or for all with `every_picture`.
     """
     actor.begin(task, instruction, first)
     now = first
     reports: list[ExitReport] = []
     steps, success = 0, False
     while not success and steps < max_steps:
-        if actor.looks or on_step is not None:
+        if actor.looks or every_picture:
             now = environment.look()
         action, report = actor.act(now)
         if on_step is not None:

@@ -1,4 +1,4 @@
-"""What happened at each step of a chain: the exit taken, the action, what the expert would have done, and touch."""
+"""What happened at each control step of a chain: exit, action, what the expert would have done, and touch."""
 
 from __future__ import annotations
 
@@ -15,17 +15,19 @@ from deer_sim.expert import Expert
 
 @dataclass(frozen=True)
 class StepRecord:
-    """The steps of one chain, in order.
+    """The control steps of one chain, in order.
 
     Attributes:
         subtask: (steps,) int16, its number in the chain.
-        exit_index: (steps,) int16.
+        asked: (steps,) bool, whether the policy was asked; else the action is a later one of a chunk.
+        exit_index: (steps,) int16, of the policy step that the action comes from.
         action: (steps, 7) float32, executed.
         expert_action: (steps, 7) float32, the scripted expert's in the same state.
         touching: (steps,) bool, whether the robot touched anything when the step began.
     """
 
     subtask: np.ndarray
+    asked: np.ndarray
     exit_index: np.ndarray
     action: np.ndarray
     expert_action: np.ndarray
@@ -48,28 +50,32 @@ class StepRecorder:
         """
         self._chain = chain
         self._expert = expert
-        self._rows: list[tuple[int, int, np.ndarray, np.ndarray, bool]] = []
+        self._rows: list[tuple[int, bool, int, np.ndarray, np.ndarray, bool]] = []
+        self._exit_index = 0
 
     def add(self, number: int, now: TimeStep, action: np.ndarray, report: ExitReport | None) -> None:
-        """One step of subtask `number`."""
-        assert report is not None
+        """One control step of subtask `number`; without a report its action was decided on before."""
+        if report is not None:
+            self._exit_index = report.exit_index
         if not self._rows:
             self._expert.reset(now)
         if not self._rows or number != self._rows[-1][0]:
             self._expert.begin(self._chain.subtasks[number].task, now)
         wanted = self._expert.action(now)
         self._expert.executed(action)
-        self._rows.append((number, report.exit_index, action.copy(), wanted, bool(now.state.robot_contacts)))
+        touching = bool(now.state.robot_contacts)
+        self._rows.append((number, report is not None, self._exit_index, action.copy(), wanted, touching))
 
     def save(self, path: Path) -> None:
         """Writes the file (.npz); its folder is made."""
-        subtask, exit_index, action, expert_action, touching = (
+        subtask, asked, exit_index, action, expert_action, touching = (
             np.array(column) for column in zip(*self._rows, strict=True)
         )
         path.parent.mkdir(parents=True, exist_ok=True)
         np.savez_compressed(
             path,
             subtask=subtask.astype(np.int16),
+            asked=asked,
             exit_index=exit_index.astype(np.int16),
             action=action.astype(np.float32),
             expert_action=expert_action.astype(np.float32),

@@ -25,6 +25,7 @@ def record(steps, exits, **changes):
     towards = np.array([TOWARDS] * steps, float)
     columns = {
         "subtask": np.zeros(steps, int),
+        "asked": np.ones(steps, bool),
         "exit_index": np.array(exits),
         "action": towards,
         "expert_action": towards,
@@ -59,6 +60,15 @@ def test_steps_are_labelled_by_phase_touch_and_what_went_before():
     assert which["moves freely"] == [*range(5), *range(16, 24)]
     assert which["up to 5 steps after a move against the expert's"] == list(range(4, 9))
     assert which["subtasks that failed"] == list(range(18, 24))
+
+
+def test_only_steps_at_which_the_policy_was_asked_count():
+    result = ChainResult("a", 1, (subtask("x", True),))
+    asked = np.array([True, False, False] * 2)
+    found = thinking.labelled(result, record(6, [0, 0, 0, 1, 1, 1], asked=asked), [1, 3])
+    assert found.layers.tolist() == [2, 4]
+    assert found.labels["last third"].tolist() == [False, False]
+    assert found.labels["second third"].tolist() == [False, True]
 
 
 def test_mean_depth_is_over_the_steps_of_a_label():

@@ -13,6 +13,7 @@ from deer_sim.fleet import Setup, run_chain, run_chains
 from deer_sim.playtable.environment import PlayTable
 from deer_sim.rollout import ExpertActor, PolicyActor, rollout
 from deer_sim.starts import sample_start
+from deer_sim.step_record import StepRecord, StepRecorder
 from deer_sim.unaided import unaided_episode
 
 HORIZON = 3
@@ -69,13 +70,13 @@ def started(table):
 def test_every_action_of_a_chunk_is_executed_before_the_policy_is_asked_again(table):
     told = []
     result = rollout(
-        table, PolicyActor(Chunked()), "turn_on_led", "lamp", started(table), 8, lambda *step: told.append(step)
+        table, PolicyActor(Chunked()), "turn_on_led", "lamp", started(table), 8, lambda *step: told.append(step), True
     )
     actions = np.array([action for _, action, _ in told])
     np.testing.assert_allclose(actions[:, 0], 0.01 * np.array([0, 0, 0, 1, 1, 1, 2, 2]), rtol=1e-6)
     np.testing.assert_allclose(actions[:, 1], 0.1 * np.array([0, 1, 2, 0, 1, 2, 0, 1]), rtol=1e-6)
     assert [report is not None for _, _, report in told] == [True, False, False, True, False, False, True, False]
-    assert all(now.rgb_static is not None for now, _, _ in told), "whoever is told of a step can see it"
+    assert all(now.rgb_static is not None for now, _, _ in told), "pictures of every step were asked for"
     assert result.steps == 8
     assert result.exit_counts == {0: 2, 1: 1}
     assert (result.mean_llm_gmac, result.full_llm_gmac) == (2.0, 10.0)
@@ -89,7 +90,7 @@ def test_pictures_are_drawn_only_where_the_policy_looks_and_change_nothing(table
     assert blind.last.rgb_static is None
     seen, told = policy.seen, []
     filmed = rollout(
-        table, PolicyActor(Chunked()), "turn_on_led", "lamp", started(table), 8, lambda now, *_: told.append(now)
+        table, PolicyActor(Chunked()), "turn_on_led", "lamp", started(table), 8, lambda now, *_: told.append(now), True
     )
     assert table.drawn == [1, 2, 3, 4, 5, 6, 7]
     assert np.array_equal(blind.last.robot_obs, filmed.last.robot_obs)
@@ -131,6 +132,24 @@ def test_simulator_processes_ask_the_model_once_a_chunk(table):
         assert (subtask.steps, subtask.policy_steps) == (7, 3)
 
 
+def test_kept_steps_tell_which_of_them_the_policy_was_asked_at_and_draw_nothing_more(table, tmp_path):
+    (chain,) = task_chains("D", ["turn_on_led"], 1, 7)
+    recorder = StepRecorder(chain, Expert("D"))
+    del table.drawn[:]
+    run_chain(chain, table, PolicyActor(Chunked()), 7, recorder.add)
+    assert table.drawn == [0, 3, 6]
+    recorder.save(tmp_path / "steps.npz")
+    record = StepRecord.load(tmp_path / "steps.npz")
+    assert record.asked.tolist() == [True, False, False, True, False, False, True]
+    assert record.exit_index.tolist() == [0, 0, 0, 1, 1, 1, 0]
+    np.testing.assert_allclose(record.action[:, 1], 0.1 * np.array([0, 1, 2, 0, 1, 2, 0]), rtol=1e-6)
+    setup = Setup("playtable:D", max_steps=7, keep_steps=True, folder=tmp_path)
+    (result,) = run_chains(iter([chain]), setup, Chunked(), 1)
+    kept = StepRecord.load(tmp_path / result.steps)
+    for name, values in vars(record).items():
+        np.testing.assert_allclose(getattr(kept, name), values, atol=1e-6, err_msg=name)
+
+
 def test_a_film_shows_every_control_step_and_keeps_the_last_report(tmp_path, monkeypatch):
     from deer_sim import chain_film
 
@@ -142,7 +161,7 @@ def test_a_film_shows_every_control_step_and_keeps_the_last_report(tmp_path, mon
         PlayTable("D") as environment,
         chain_film.ChainFilm(tmp_path / "film.mp4", chain, (0, 1), "title", None) as film,
     ):
-        run_chain(chain, environment, PolicyActor(Chunked()), 5, film.add)
+        run_chain(chain, environment, PolicyActor(Chunked()), 5, film.add, every_picture=True)
     assert [shot.step for shot in shots] == [1, 2, 3, 4, 5]
     assert [shot.asked for shot in shots] == [True, False, False, True, False]
     assert [shot.report.llm_gmac for shot in shots] == [1.0, 1.0, 1.0, 2.0, 2.0]
