@@ -7,11 +7,12 @@ import pytest
 import torch
 
 from deer_policies.deer.backbone import DeerModel
+from deer_policies.errors import ConfigError
 from deer_policies.training.drawing import BatchDrawer
 from deer_policies.training.episodes import EpisodeStreams
-from deer_policies.training.exit_sampling import gather_exits, segment_exits, uniform_exits
+from deer_policies.training.exit_sampling import draw_exits, exit_shares, gather_exits, segment_exits, uniform_exits
 from deer_policies.training.focus_readout import FocusReadout
-from deer_policies.training.losses import action_loss
+from deer_policies.training.losses import action_loss, distillation_loss
 from deer_policies.training.objective import head_losses, total_loss
 from deer_policies.training.readouts import Readouts
 from deer_policies.training.recipe import Optimisation
@@ -147,12 +148,71 @@ def test_half_precision_is_used_where_the_recipe_says(tiny, model):
 
 def test_uniform_exits_change_from_step_to_step_and_segments_have_at_most_two():
     generator = torch.Generator().manual_seed(0)
-    uniform = uniform_exits(64, 12, 4, generator)
+    uniform = uniform_exits(64, 12, (1.0,) * 4, generator)
     assert set(uniform.unique().tolist()) == {0, 1, 2, 3}
     assert max(len(row.unique_consecutive()) for row in uniform) > 4
-    segments = segment_exits(64, 12, 4, generator)
+    segments = segment_exits(64, 12, (1.0,) * 4, generator)
     assert set(segments.unique().tolist()) == {0, 1, 2, 3}
     assert max(len(row.unique_consecutive()) for row in segments) == 2
+
+
+def test_exits_are_drawn_by_their_shares():
+    generator = torch.Generator().manual_seed(0)
+    drawn = draw_exits(("uniform", "segments"), 500, 12, (6.0, 2.0, 1.0, 1.0), generator)
+    for exits in drawn.values():
+        found = torch.bincount(exits.flatten(), minlength=4) / exits.numel()
+        assert torch.allclose(found, torch.tensor([0.6, 0.2, 0.1, 0.1]), atol=0.05)
+    assert max(len(row.unique_consecutive()) for row in drawn["segments"]) == 2
+    assert exit_shares(Optimisation(), 3) == (1.0, 1.0, 1.0)
+    with pytest.raises(ConfigError, match="exit_shares has 2 shares and the policy 3 exits"):
+        exit_shares(Optimisation(exit_shares=(1.0, 2.0)), 3)
+
+
+def test_batches_and_held_out_losses_take_the_recipes_shares(tiny):
+    config, windows = tiny.config(), windows_of(tiny)
+    settings = tiny.settings(exit_shares=(1e-9, 1.0))
+    batch = BatchDrawer(tiny.tokenizer(config), settings, 2, (1,)).draw(windows)
+    assert all((exits == 1).all() for exits in batch.exits.values())
+    with pytest.raises(ConfigError, match="give one for each"):
+        BatchDrawer(tiny.tokenizer(config), settings, 4, (1,))
+
+
+def test_another_head_is_imitated_like_labels_and_learns_nothing_from_it():
+    pose, logit = torch.zeros(1, 2, 6, requires_grad=True), torch.zeros(1, 2, 1, requires_grad=True)
+    taught = torch.full((1, 2, 6), 0.5, requires_grad=True), torch.full((1, 2, 1), 50.0, requires_grad=True)
+    weight = torch.tensor([[[1.0], [0.0]]])
+    loss = distillation_loss(pose, logit, *taught, weight, 0.01)
+    # Huber: half the square; and the entropy of a coin for the gripper.
+    assert loss.item() == pytest.approx(0.125 + 0.01 * np.log(2.0))
+    loss.backward()
+    assert pose.grad[0, 0].abs().min() > 0.0
+    assert logit.grad[0, 0] < 0.0
+    assert pose.grad[0, 1].abs().max() == 0.0
+    assert all(tensor.grad is None for tensor in taught)
+    labels = torch.full((1, 2, 1, 7), 0.5)
+    assert loss.item() == pytest.approx(action_loss(pose, logit, labels, weight, 0.01).item())
+
+
+def test_all_heads_imitate_the_deepest_exits_own(tiny, model):
+    settings = tiny.settings(precision="float32", distillation_weight=2.0)
+    batch = BatchDrawer(tiny.tokenizer(model.config), settings, len(model.exit_layers), (1,)).draw(windows_of(tiny))
+    with torch.no_grad():
+        losses, _ = head_losses(model, batch, {}, settings)
+        plain, _ = head_losses(model, batch, {}, replace(settings, distillation_weight=0.0))
+    assert "distillation" not in plain
+    assert losses["distillation"] > 0.0
+    expected = total_loss(plain, settings) + 2.0 * losses["distillation"]
+    assert total_loss(losses, settings).item() == pytest.approx(expected.item())
+    losses, _ = head_losses(model, batch, {}, settings)
+    model.zero_grad()
+    losses["distillation"].backward()
+    moved = [
+        sum(float(part.grad.abs().sum()) for part in head.parameters() if part.grad is not None)
+        for head in (model.head, *model.auxiliary_heads)
+    ]
+    model.zero_grad()
+    assert moved[-1] == 0.0
+    assert min(moved[:-1]) > 0.0
 
 
 def test_gather_takes_each_step_from_its_exit():

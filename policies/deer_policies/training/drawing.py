@@ -12,7 +12,7 @@ import torch
 from deer_policies.deer.tokenizer import Tokenizer
 from deer_policies.training.augmentation import jitter_clips, shift_clips
 from deer_policies.training.episodes import Windows
-from deer_policies.training.exit_sampling import draw_exits
+from deer_policies.training.exit_sampling import draw_exits, exit_shares
 from deer_policies.training.objective import Batch
 from deer_policies.training.recipe import Optimisation
 
@@ -34,10 +34,13 @@ class BatchDrawer:
         exits: of the model.
         seed: of all draws.
         official: draw shifts and segments as the released code does; see `shift_clips` and `segment_exits`.
+
+        Raises:
+            ConfigError: if the settings have shares for another number of exits.
         """
         self._tokenizer = tokenizer
         self._settings = settings
-        self._exits = exits
+        self._shares = exit_shares(settings, exits)
         self._official = official
         self._rng = np.random.default_rng(seed)
         self._generator = torch.Generator().manual_seed(torch_seed(seed))
@@ -60,7 +63,7 @@ class BatchDrawer:
             landmarks=torch.from_numpy(windows.landmarks),
             focus=torch.from_numpy(windows.focus),
             starts=torch.from_numpy(windows.starts),
-            exits=draw_exits(settings.samplings, batch, window, self._exits, generator, self._official),
+            exits=draw_exits(settings.samplings, batch, window, self._shares, generator, self._official),
         )
 
     def _drop_words(self, text: str) -> str:

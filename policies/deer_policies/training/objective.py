@@ -15,11 +15,12 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from deer_policies.deer.action_head import HeadState
 from deer_policies.deer.backbone import DeerModel
 from deer_policies.training.exit_sampling import gather_exits
-from deer_policies.training.losses import action_loss
+from deer_policies.training.losses import action_loss, distillation_loss
 from deer_policies.training.readouts import FOCUS, SCENE, Readouts
 from deer_policies.training.recipe import Optimisation
 
 AUXILIARY = "auxiliary_"
+DISTILLATION = "distillation"
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,9 @@ def head_losses(
         readouts: add the losses 'scene' and 'focus'.
 
     Returns:
-        Scalars by head ('uniform', 'segments', 'auxiliary_0', ...), and the states after the window, without gradients.
+        Scalars by head ('uniform', 'segments', 'auxiliary_0', ...), with `distillation_weight` the mean loss
+        'distillation' of all heads but the deepest exit's own one against that one, and the
+        states after the window, without gradients.
     """
     half = settings.precision == "bfloat16"
     with torch.autocast(batch.weight.device.type, torch.bfloat16, enabled=half):
@@ -93,13 +96,20 @@ def head_losses(
             runs += [(f"{AUXILIARY}{k}", head, features[k]) for k, head in enumerate(model.auxiliary_heads)]
         losses: dict[str, torch.Tensor] = {}
         after: dict[str, HeadState] = {}
+        said: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
         for name, head, feature in runs:
             state = states.get(name)
             if state is not None:
                 state = state.kept(~batch.starts)
             pose, gripper_logit, state = head(feature, batch.proprioception, state)
-            after[name] = state.detached()
+            after[name], said[name] = state.detached(), (pose, gripper_logit)
             losses[name] = action_loss(pose, gripper_logit, batch.target, batch.weight, settings.gripper_weight)
+        if settings.distillation_weight > 0.0:
+            *imitating, (_, teacher) = said.items()
+            against = [
+                distillation_loss(*head, *teacher, batch.weight, settings.gripper_weight) for _, head in imitating
+            ]
+            losses[DISTILLATION] = torch.stack(against).mean()
         if readouts is not None:
             losses |= readouts.losses(batch, model.landmarks_in(patches), media, features)
     return losses, after
@@ -109,4 +119,5 @@ def total_loss(losses: Mapping[str, torch.Tensor], settings: Optimisation) -> to
     """The scalar to minimise: all heads added, auxiliary ones and what is read by their factor."""
     factors = {name: settings.auxiliary_weight if name.startswith(AUXILIARY) else 1.0 for name in losses}
     factors |= {SCENE: settings.scene_weight, FOCUS: settings.focus_weight}
+    factors[DISTILLATION] = settings.distillation_weight
     return torch.stack([factors[name] * loss for name, loss in losses.items()]).sum()

@@ -120,6 +120,10 @@ class Optimisation:
             every exit, see `focus_readout`; 0 does without.
         auxiliary_weight: factor of each exit's own head; 0 trains without auxiliary heads.
         samplings: random-exit samplings for the shared head: 'uniform', 'segments' or both.
+        exit_shares: relative chance of each exit in both samplings, shallowest first; none has them all alike (the
+            paper's).
+        distillation_weight: factor of the loss that has every head also imitate the deepest exit's own head, see
+            `objective.head_losses`; 0 does without (the paper's).
         weight_decay, clip_norm: of AdamW and of the gradient.
         decayed: what the weight decay acts on: 'all' matrices, or those of 'cross_attention' alone (the paper's).
         frozen: parts that are not trained, out of `PARTS`; the paper freezes vision and decoder.
@@ -140,6 +144,8 @@ class Optimisation:
     focus_weight: float = 0.0
     auxiliary_weight: float = 1.0
     samplings: tuple[str, ...] = ("uniform", "segments")
+    exit_shares: tuple[float, ...] = ()
+    distillation_weight: float = 0.0
     weight_decay: float = 0.01
     decayed: str = "all"
     frozen: tuple[str, ...] = ()
@@ -156,6 +162,13 @@ class Optimisation:
         _among("samplings", self.samplings, ("uniform", "segments"))
         if not self.samplings:
             raise ConfigError("samplings are empty; choose one or both of 'uniform' and 'segments'")
+        if self.exit_shares and min(self.exit_shares) <= 0.0:
+            raise ConfigError(f"exit_shares are {self.exit_shares}; each exit needs a share above 0")
+        if self.distillation_weight < 0.0 or (self.distillation_weight and self.auxiliary_weight <= 0.0):
+            raise ConfigError(
+                f"distillation_weight is {self.distillation_weight} and auxiliary_weight {self.auxiliary_weight}; the "
+                "one must be at least 0, and the deepest exit's own head, which is imitated, needs the other above 0"
+            )
         _among("decayed", [self.decayed], ("all", "cross_attention"))
         _among("frozen", self.frozen, PARTS)
         _among("precision", [self.precision], ("bfloat16", "float32"))
@@ -342,7 +355,7 @@ def load_recipe(path: Path) -> Recipe:
     if values.get("skills") is not None:
         values["skills"] = _build(SkillsPhase, values["skills"], f"{path}: skills")
     optimisation = dict(values.get("optimisation", {}))
-    for name in ("samplings", "shift_px", "frozen"):
+    for name in ("samplings", "exit_shares", "shift_px", "frozen"):
         if name in optimisation:
             optimisation[name] = tuple(optimisation[name])
     values["optimisation"] = _build(Optimisation, optimisation, f"{path}: optimisation")

@@ -10,7 +10,7 @@ from deer_policies.deer.action_head import HeadState
 from deer_policies.deer.backbone import DeerModel
 from deer_policies.deer.tokenizer import Tokenizer
 from deer_policies.training.episodes import Episode
-from deer_policies.training.exit_sampling import draw_exits
+from deer_policies.training.exit_sampling import draw_exits, exit_shares
 from deer_policies.training.objective import Batch, head_losses, total_loss
 from deer_policies.training.parallel import Processes
 from deer_policies.training.recipe import Optimisation
@@ -66,5 +66,5 @@ def _batches(
             landmarks=torch.from_numpy(episode.landmarks[part])[None],
             focus=torch.from_numpy(episode.focus[part])[None],
             starts=torch.zeros(1, dtype=torch.bool),
-            exits=draw_exits(settings.samplings, 1, labels.shape[1], exits, generator),
+            exits=draw_exits(settings.samplings, 1, labels.shape[1], exit_shares(settings, exits), generator),
         )
