@@ -78,7 +78,7 @@ def test_a_recipe_changes_single_settings_of_its_base(tmp_path):
 
 
 def test_ablations_differ_from_their_base_in_what_they_are_named_after():
-    bundled = load_recipe(RECIPES / "deer-nano.yaml")
+    bundled = load_recipe(RECIPES / "deer-nano-start.yaml")
     base = load_recipe(RECIPES / "deer-nano-short.yaml")
     assert (base.optimisation, base.heads) == (bundled.optimisation, bundled.heads)
     changes = {
@@ -108,7 +108,7 @@ def test_a_base_that_can_not_be_used_is_told(tmp_path, text, message):
 
 
 def test_weights_and_a_vision_phase_exclude_each_other():
-    recipe = load_recipe(RECIPES / "deer-nano.yaml")
+    recipe = load_recipe(RECIPES / "deer-nano-start.yaml")
     with pytest.raises(ConfigError, match="both weights and a vision phase"):
         replace(recipe, language=None, weights="other.safetensors")
     assert recipe.tasks == ()
