@@ -28,7 +28,7 @@ from deer_policies.deer.backbone import DeerModel
 from deer_policies.deer.budget import CostModel
 from deer_policies.deer.checkpoint import find, load
 from deer_policies.deer.conformal import Promise, cautious_thresholds, conformal_rule
-from deer_policies.deer.criteria import CRITERIA, Candidate
+from deer_policies.deer.criteria import CRITERION_NAMES, Candidate
 from deer_policies.deer.deadline import DeadlineRule, SegmentEstimate
 from deer_policies.deer.exits import Decision, ExitRule, ThresholdRule
 from deer_policies.deer.pacing import solved_for
@@ -138,7 +138,7 @@ def judge(
     spent = full = 0.0
     pose, gripper = [], []
     for clip in clips:
-        found = replay(model, clip, rule, "action")
+        found = replay(model, clip, rule)
         taken = found.taken
         spent += sum(costs.llm_gmac(int(index), clip.tokens) for index in taken[0])
         full += costs.llm_gmac(len(model.exit_layers) - 1, clip.tokens) * taken.shape[1]
@@ -186,7 +186,7 @@ def main() -> None:
     print("|---|---|---|---|---|---|")
     rules = {}
     for share in sorted({*SHARES, arguments.share}):
-        for name in (*CRITERIA, "deadline", "conformal"):
+        for name in (*CRITERION_NAMES, "deadline", "conformal"):
             rule = solved_on_its_own_states(name, share * mean_full, model, solving, costs)
             found = judge(model, judging, rule, costs)
             if share == arguments.share:

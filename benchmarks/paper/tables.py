@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from deer_policies.deer.checkpoint import load, load_policy
-from deer_policies.deer.criteria import CRITERIA
+from deer_policies.deer.criteria import CRITERION_NAMES
 from deer_policies.deer.exits import ThresholdRule
 from deer_policies.deer.precision import PRECISIONS, held_bytes
 from deer_policies.interfaces import Budget
@@ -58,7 +58,7 @@ def table_4(study: Study) -> str:
         f"All were asked for {study.average_llm_gmac:.4g} GMAC a step. 'deadline' follows the clock, so its score is "
         "never the same twice and its cost is the machine's: it is compared in `benchmarks/exit_criteria.py`."
     ]
-    for criterion in CRITERIA:
+    for criterion in CRITERION_NAMES:
         try:
             policy = study.with_criterion(criterion)
         except LeftOut as reason:

@@ -12,7 +12,7 @@ HELP = "record what exit thresholds are solved from, on fresh episodes, and chec
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declares the arguments."""
     parser.add_argument("--policy", default="deer-nano", help="name of a bundled policy or path of a checkpoint")
-    parser.add_argument("--criterion", default="action", help="exit criterion: action, feature or time")
+    parser.add_argument("--criterion", default="action", help="exit criterion: action, feature, time or predicted")
     parser.add_argument(
         "--average-llm-gmac",
         type=float,

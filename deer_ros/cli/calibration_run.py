@@ -14,7 +14,7 @@ import torch
 from deer_policies.deer.budget import CostModel
 from deer_policies.deer.checkpoint import Checkpoint, load
 from deer_policies.deer.conformal import Promise, conformal_rule
-from deer_policies.deer.criteria import criterion_named
+from deer_policies.deer.criteria import checked_criterion
 from deer_policies.deer.exits import ThresholdRule
 from deer_policies.deer.pacing import corrections
 from deer_policies.deer.thresholds import Calibration, mean_cost, rule_for_average
@@ -40,7 +40,7 @@ class CalibrationPlan:
         scenes, tasks: they take turns.
         episodes: of each round, and as many again to check the result on.
         seed: of starts and wordings; each round has its own.
-        criterion: name in `criteria.CRITERIA`.
+        criterion: name in `criteria.CRITERION_NAMES`.
         average_llm_gmac: mean cost of a step under which the policy acts; None takes the middle between the cheapest
             exit and all layers, and so does a promise.
         promise: the policy acts under the thresholds that are certified to keep it, instead of those for an average.
@@ -59,7 +59,7 @@ class CalibrationPlan:
     rounds: int = 2
 
     def __post_init__(self) -> None:
-        criterion_named(self.criterion)
+        checked_criterion(self.criterion)
         for name in ("episodes", "max_steps", "rounds"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"calibration {name} is {getattr(self, name)}; it must be at least 1")
@@ -161,7 +161,7 @@ class Rollouts:
         spent: list[float] = []
         broken: list[float] = []
         for clip in self.clips(seed, rule):
-            found = replay(model, clip, rule, self.plan.criterion)
+            found = replay(model, clip, rule)
             taken = found.taken[0]
             spent += [costs.llm_gmac(int(index), clip.tokens) for index in taken]
             if promise is not None:

@@ -174,6 +174,7 @@ class TrainingRun:
             tasks=recipe.tasks,
             episodes=recipe.calibration_episodes_per_task * len(recipe.tasks) * len(recipe.scenes),
             seed=recipe.seed * 100 + CALIBRATION_SEED,
+            criterion=recipe.exit_criterion,
             average_llm_gmac=recipe.average_llm_gmac,
             max_steps=recipe.calibration_max_steps,
         )

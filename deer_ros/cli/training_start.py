@@ -128,7 +128,7 @@ def _train_vision(
 
 
 def _take_weights(model: DeerModel, start: DeerModel, name: str) -> None:
-    """Takes over all that the start has; auxiliary heads, which a checkpoint need not hold, begin at random."""
+    """Takes over all that the start has; auxiliary heads, which a checkpoint need not hold, begin as the shared one."""
     for part in ("preprocess", "vision", "resampler", "language"):
         ours, theirs = getattr(model.config, part), getattr(start.config, part)
         if ours != theirs:
@@ -140,3 +140,6 @@ def _take_weights(model: DeerModel, start: DeerModel, name: str) -> None:
     wrong = [*unexpected, *(name for name in missing if not name.startswith("auxiliary_heads."))]
     if wrong:
         raise ConfigError(f"{name} does not fit the recipe's preset and policy at {wrong[:5]}")
+    if missing:
+        for head in model.auxiliary_heads:
+            head.load_state_dict(model.head.state_dict())

@@ -16,7 +16,9 @@ import paper_tables
 from deer_policies.deer.budget import CostModel
 from deer_policies.deer.checkpoint import load, load_policy
 from deer_policies.deer.conformal import conformal_rule
+from deer_policies.deer.criteria import PREDICTED
 from deer_policies.deer.exits import ThresholdRule
+from deer_policies.deer.predicted_distance import SIGNALS, PredictedDistance
 from deer_policies.deer.stepping import example_observation
 from deer_policies.deer.thresholds import mean_cost
 from deer_policies.errors import ConfigError
@@ -39,7 +41,12 @@ def run(make_checkpoint, fake_deer, tmp_path, monkeypatch):
     def calibration(path, plan, folder, workers):
         calibrated.append(plan)
         source = {"episodes": plan.episodes, "requested_llm_gmac": plan.average_llm_gmac}
-        return replace(load(path).calibration, criterion=plan.criterion, source=source)
+        recorded = load(path).calibration
+        fitted = None
+        if plan.criterion == PREDICTED:
+            signals = recorded.values[..., None].expand(-1, -1, len(SIGNALS))
+            fitted = PredictedDistance.fitted(signals, recorded.values)
+        return replace(recorded, criterion=plan.criterion, source=source, predicted=fitted)
 
     def times(study, budgets):
         measured.append(budgets)
@@ -79,13 +86,13 @@ def test_all_tables_are_written_and_nothing_runs_twice(run, make_checkpoint, fak
     assert all(arguments[3:7] == ground for arguments in evaluations)
     (tune,) = (arguments for arguments in fake_deer.ran if arguments[0] == "tune")
     assert tune[tune.index("--seed") + 1] == "5000"
-    assert [plan.criterion for plan in run.calibrated] == ["feature", "time"]
+    assert [plan.criterion for plan in run.calibrated] == ["feature", "time", "predicted"]
     assert {(plan.episodes, plan.seed, plan.average_llm_gmac) for plan in run.calibrated} == {(60, 900, 0.016)}
     fake_deer.ran.clear()
     assert run("--variants", str(variants)) == text
     # Only the search is asked again, which finds its own trials.
     assert [arguments[0] for arguments in fake_deer.ran] == ["tune"]
-    assert (len(run.calibrated), len(run.measured)) == (2, 1)
+    assert (len(run.calibrated), len(run.measured)) == (3, 1)
 
 
 def test_differences_are_paired_and_of_the_row_that_is_named(run, tmp_path):

@@ -8,7 +8,7 @@ import torch
 from deer_policies.deer.action_head import HeadState
 from deer_policies.deer.backbone import DeerModel
 from deer_policies.deer.config import changed
-from deer_policies.deer.criteria import Candidate, FeatureSimilarity, TimeStep, criterion_named
+from deer_policies.deer.criteria import Candidate, FeatureSimilarity, TimeStep, checked_criterion
 from deer_policies.deer.exits import ALWAYS, NEVER, ThresholdRule, run_to_exit
 from deer_policies.deer.presets import deer_nano
 from deer_policies.deer.thresholds import (
@@ -86,8 +86,8 @@ def test_other_criteria():
         for step in (5, 50, 500)
     ]
     assert taken == [1, 2, 3]
-    with pytest.raises(ConfigError, match="action, feature, time"):
-        criterion_named("taste")
+    with pytest.raises(ConfigError, match="action, feature, time, predicted"):
+        checked_criterion("taste")
 
 
 @pytest.mark.parametrize("thresholds", [(), (float("nan"), ALWAYS)])

@@ -10,7 +10,7 @@ import torch
 
 from deer_policies.deer.backbone import DeerModel
 from deer_policies.deer.budget import CostModel
-from deer_policies.deer.criteria import CRITERIA, action_distance, criterion_named
+from deer_policies.deer.criteria import CRITERIA, action_distance
 from deer_policies.deer.exits import ALWAYS, Pace, ThresholdRule, run_to_exit
 from deer_policies.deer.presets import deer_nano
 from deer_policies.deer.recording import followed, outcomes
@@ -43,15 +43,15 @@ def clip() -> Clip:
 def middle_rule(clip: Clip, name: str) -> ThresholdRule:
     """Thresholds between the two middle values, so that exits vary and none is a tie."""
     everything = followed(ThresholdRule.fixed(3))
-    found = outcomes(clip.model.head, clip.features, clip.robot, everything, criterion_named(name))
-    return ThresholdRule((*found.values[:3, 0].quantile(0.5, dim=1).tolist(), ALWAYS), criterion_named(name))
+    found = outcomes(clip.model.head, clip.features, clip.robot, everything, CRITERIA[name]())
+    return ThresholdRule((*found.values[:3, 0].quantile(0.5, dim=1).tolist(), ALWAYS), CRITERIA[name]())
 
 
 @pytest.mark.parametrize("name", CRITERIA)
 def test_a_replay_takes_the_exits_and_finds_the_distances_of_single_steps(clip, name):
     rule = middle_rule(clip, name)
     with torch.inference_mode():
-        found = outcomes(clip.model.head, clip.features, clip.robot, followed(rule), criterion_named(name))
+        found = outcomes(clip.model.head, clip.features, clip.robot, followed(rule), CRITERIA[name]())
         state = clip.model.head.initial_state(1)
         text = clip.model.text(clip.ids, clip.mask)
         for step in range(STEPS):
@@ -110,14 +110,12 @@ def test_a_gripper_command_that_is_not_the_last_exits_is_an_error_wherever_in_th
 @pytest.mark.parametrize("name", CRITERIA)
 @pytest.mark.parametrize("share", [0.4, 0.6, 0.8])
 def test_an_average_is_met_with_every_criterion(clip, name, share):
-    found = outcomes(
-        clip.model.head, clip.features, clip.robot, followed(middle_rule(clip, name)), criterion_named(name)
-    )
+    found = outcomes(clip.model.head, clip.features, clip.robot, followed(middle_rule(clip, name)), CRITERIA[name]())
     costs = CostModel(clip.model.config)
     calibration = Calibration(found.values[:, 0], name)
     average = share * costs.llm_gmac(3)
     rule, expected = rule_for_average(calibration, costs, average, 4)
-    assert rule.criterion == criterion_named(name)
+    assert rule.criterion == CRITERIA[name]()
     assert average - costs.llm_gmac(0) * 6 / STEPS <= expected <= average
 
 

@@ -19,7 +19,7 @@ EPISODES, STEPS = 2, 8
 TASKS = ["--tasks", "turn_on_led", "open_drawer", "--max-steps", str(STEPS), "--workers", "1"]
 
 
-@pytest.mark.parametrize("criterion", ["action", "time"])
+@pytest.mark.parametrize("criterion", ["action", "time", "predicted"])
 def test_recalibrates_a_checkpoint(
     criterion: str, tiny_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -71,7 +71,7 @@ def test_a_policy_is_calibrated_on_what_it_was_trained_on(tiny_checkpoint: Path,
 @pytest.mark.parametrize(
     ("option", "value", "message"),
     [
-        ("--criterion", "taste", "action, feature, time"),
+        ("--criterion", "taste", "action, feature, time, predicted"),
         ("--rounds", "0", "rounds is 0"),
         ("--average-llm-gmac", "1e-9", "below the cheapest exit"),
     ],

@@ -19,6 +19,7 @@ from deer_policies.deer.budget import CostModel, loadable_exits
 from deer_policies.deer.config import DeerConfig
 from deer_policies.deer.policy import DeerPolicy
 from deer_policies.deer.precision import Storage, converted, is_packed, precision_named
+from deer_policies.deer.predicted_distance import PredictedDistance
 from deer_policies.deer.skills import SkillRecogniser
 from deer_policies.deer.tensor_files import content_sha256, read_tensors, write_tensors
 from deer_policies.deer.thresholds import Calibration, Tuned
@@ -104,7 +105,10 @@ def save(
             if (tensor := getattr(calibration, name)) is not None:
                 tensors[CALIBRATION + name] = tensor.cpu().contiguous()
         described = {name: getattr(calibration, name) for name in ("criterion", "source", "paced")}
-        metadata["calibration"] = json.dumps({**described, "tuned": [asdict(tuned) for tuned in calibration.tuned]})
+        described["tuned"] = [asdict(tuned) for tuned in calibration.tuned]
+        if calibration.predicted is not None:
+            described["predicted"] = asdict(calibration.predicted)
+        metadata["calibration"] = json.dumps(described)
     if checkpoint.skills is not None:
         weights = checkpoint.skills.state_dict()
         tensors.update({SKILLS + name: tensor.cpu().contiguous() for name, tensor in weights.items()})
@@ -302,8 +306,18 @@ def _calibration(path: Path, file: Any, metadata: dict[str, str], config: DeerCo
         raise CheckpointError(f"{path}: criterion values are for {exits} exits; calibrate the policy again")
     tuned = tuple(Tuned(item["average_llm_gmac"], tuple(item["thresholds"])) for item in described.get("tuned", ()))
     paced = tuple((float(asked), float(solved)) for asked, solved in described.get("paced", ()))
+    predicted = None
+    if "predicted" in described:
+        fitted = described["predicted"]
+        parts = {name: tuple(fitted[name]) for name in ("mean", "scale", "weight")}
+        predicted = PredictedDistance(**parts, intercept=fitted["intercept"])
     return Calibration(
-        criterion=described["criterion"], source=described["source"], tuned=tuned, paced=paced, **recorded
+        criterion=described["criterion"],
+        source=described["source"],
+        tuned=tuned,
+        paced=paced,
+        predicted=predicted,
+        **recorded,
     )
 
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import torch
 
-from deer_policies.deer.criteria import criterion_named
 from deer_policies.deer.exits import ALWAYS, NEVER, ThresholdRule
 from deer_policies.deer.thresholds import Calibration, taken_exits
 from deer_policies.errors import ConfigError
@@ -155,7 +154,7 @@ def conformal_rule(calibration: Calibration, promise: Promise) -> ThresholdRule:
         )
     if count == 0:
         return ThresholdRule.fixed(len(calibration.values) - 1)
-    return ThresholdRule(settings[count - 1], criterion_named(calibration.criterion))
+    return ThresholdRule(settings[count - 1], calibration.exit_criterion)
 
 
 def designed_settings(calibration: Calibration, promise: Promise) -> tuple[list[tuple[float, ...]], torch.Tensor]:

@@ -87,15 +87,19 @@ class TimeStep:
         return torch.full((len(current.feature),), float(step))
 
 
+PREDICTED = "predicted"
+"""Name of the criterion that a calibration fits; see `predicted_distance`."""
 CRITERIA: dict[str, Callable[[], ExitCriterion]] = {
     "action": ActionConsistency,
     "feature": FeatureSimilarity,
     "time": TimeStep,
 }
+"""Those that nothing has to be fitted for."""
+CRITERION_NAMES = (*CRITERIA, PREDICTED)
 
 
-def criterion_named(name: str) -> ExitCriterion:
-    """The criterion of this name. Raises ConfigError listing the names there are."""
-    if name not in CRITERIA:
-        raise ConfigError(f"there is no exit criterion {name!r}; choose one of {', '.join(CRITERIA)}")
-    return CRITERIA[name]()
+def checked_criterion(name: str) -> str:
+    """The name, if it is one. Raises ConfigError listing the names there are."""
+    if name not in CRITERION_NAMES:
+        raise ConfigError(f"there is no exit criterion {name!r}; choose one of {', '.join(CRITERION_NAMES)}")
+    return name

@@ -71,7 +71,8 @@ def outcomes(
         features: (exits + 1, batch, window, dim) as `DeerModel.features` gives them.
         proprioception: (batch, window, 15) or None.
         choose: the exit that is taken at each step; its state is what the next step starts from.
-        criterion: compares adjacent exits; action consistency by default.
+        criterion: compares adjacent exits; action consistency by default. One that gives several numbers, (batch,
+            numbers), adds them to the values as (exits, batch, numbers, window).
         state: before the window; None for the start of episodes.
     """
     entries, batch, window, dim = features.shape

@@ -12,8 +12,9 @@ import torch
 
 from deer_policies.deer.action_head import ActionHead, HeadState
 from deer_policies.deer.budget import CostModel, blind_exits, enough, within
-from deer_policies.deer.criteria import criterion_named
+from deer_policies.deer.criteria import CRITERIA, PREDICTED, ExitCriterion, checked_criterion
 from deer_policies.deer.exits import ALWAYS, NEVER, Pace, ThresholdRule
+from deer_policies.deer.predicted_distance import PredictedDistance
 from deer_policies.deer.recording import outcomes
 from deer_policies.errors import BudgetError, ConfigError
 
@@ -36,7 +37,7 @@ class Calibration:
 
     Attributes:
         values: (exits, samples) float32.
-        criterion: name in `criteria.CRITERIA`.
+        criterion: name in `criteria.CRITERION_NAMES`.
         source: which data, and what average they gave on other data, for reports.
         tokens: (samples,) int64, length of the instruction at each step; None counts each at the reference length.
         errors: (exits, samples) float32, root mean square distance of each exit's pose from the last exit's, infinite
@@ -45,6 +46,7 @@ class Calibration:
         tuned: thresholds that are taken instead of solved ones when their average is asked for.
         paced: averages, growing, each with what thresholds must be solved for so that episodes at their pace give it;
             see `pacing.corrections`. Without any, thresholds are solved for the average itself.
+        predicted: the fitted criterion, with 'predicted' only.
     """
 
     values: torch.Tensor
@@ -55,11 +57,17 @@ class Calibration:
     episodes: torch.Tensor | None = None
     tuned: tuple[Tuned, ...] = ()
     paced: tuple[tuple[float, float], ...] = ()
+    predicted: PredictedDistance | None = None
 
     def __post_init__(self) -> None:
         if self.values.ndim != 2 or 0 in self.values.shape or not bool(torch.isfinite(self.values).all()):
             raise ConfigError(
                 f"criterion values have shape {tuple(self.values.shape)}; they must be finite numbers (exits, samples)"
+            )
+        if (checked_criterion(self.criterion) == PREDICTED) != (self.predicted is not None):
+            raise ConfigError(
+                f"criterion {self.criterion!r} with the fitted one {self.predicted}: {PREDICTED!r} needs one and the "
+                "others have none; calibrate the policy again"
             )
         exits, samples = self.values.shape
         for name, shape in (("tokens", (samples,)), ("errors", (exits, samples)), ("episodes", (samples,))):
@@ -71,6 +79,11 @@ class Calibration:
                 raise ConfigError(
                     f"tuned thresholds are {tuned.thresholds}; there must be one for each of {exits} exits"
                 )
+
+    @property
+    def exit_criterion(self) -> ExitCriterion:
+        """What gives the values while the policy runs."""
+        return CRITERIA[self.criterion]() if self.predicted is None else self.predicted
 
     @property
     def checked(self) -> str:
@@ -135,7 +148,7 @@ def rule_for_average(
     else:
         expected = mean_cost(calibration.values, thresholds, costs)
     pace = Pace.of(thresholds, average_llm_gmac, [model.llm_gmac(index) for index in range(exits)])
-    return ThresholdRule(thresholds, criterion_named(calibration.criterion), pace), expected
+    return ThresholdRule(thresholds, calibration.exit_criterion, pace), expected
 
 
 def action_values(

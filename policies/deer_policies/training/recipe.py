@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from deer_policies.deer.criteria import checked_criterion
 from deer_policies.errors import ConfigError
 
 PARTS = ("vision", "resampler", "embedding", "cross_attention", "decoder")
@@ -231,6 +232,7 @@ class Recipe:
         validation: see `Validation`; None trains every phase to its end.
         calibration_episodes_per_task: episodes for the exit thresholds, kept apart from training.
         calibration_max_steps: control steps after which such an episode ends unsolved.
+        exit_criterion: what exit thresholds are for: 'action' (the paper's), 'feature', 'time' or 'predicted'.
         average_llm_gmac: budget that the checkpoint starts with; None for no limit.
     """
 
@@ -251,9 +253,11 @@ class Recipe:
     validation: Validation | None = None
     calibration_episodes_per_task: int = 5
     calibration_max_steps: int = 360
+    exit_criterion: str = "action"
     average_llm_gmac: float | None = None
 
     def __post_init__(self) -> None:
+        checked_criterion(self.exit_criterion)
         if not self.rounds:
             raise ConfigError("a recipe needs rounds, at least one")
         first, later = self.rounds[0], self.rounds[1:]
