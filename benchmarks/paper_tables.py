@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -70,7 +71,8 @@ def parser() -> argparse.ArgumentParser:
 
 def study_of(arguments: argparse.Namespace, run: Deer) -> Study:
     """What the options ask for."""
-    policy = find(arguments.policy)
+    # The commands that are written down then hold on other machines too.
+    policy = Path(os.path.relpath(find(arguments.policy)))
     checkpoint = load(policy)
     if arguments.tuning_seed == arguments.seed:
         raise SystemExit("--tuning-seed is the scores' --seed; thresholds must be tuned on other sequences")
