@@ -35,7 +35,7 @@ class ChainFilm:
         self._budget_gmac = budget_gmac
         self._composer: FilmComposer | None = None
         self._report: ExitReport | None = None
-        self._number = self._began = 0
+        self._number, self._began = -1, 0
 
     def add(self, number: int, now: TimeStep, action: np.ndarray, report: ExitReport | None) -> None:
         """One control step of subtask `number`; where the policy was not asked, its last report stays."""

@@ -37,6 +37,7 @@ class Chain:
         seed: for the environment's reset.
         robot_obs, scene_obs: the start, (15,) and (24,).
         subtasks: in order.
+        settles: whether what a reset puts down comes to rest first, see `settling`; CALVIN's sequences begin at once.
     """
 
     key: str
@@ -44,6 +45,7 @@ class Chain:
     robot_obs: tuple[float, ...]
     scene_obs: tuple[float, ...]
     subtasks: tuple[Subtask, ...]
+    settles: bool = False
 
 
 def own_wording(task: str, rng: np.random.Generator, group: str = instructions.WRITTEN) -> str:
@@ -119,7 +121,6 @@ def task_chains(
             subtask = Subtask(task, wording(task, rng))
             reset_seed = int(rng.integers(2**31))
             key = f"{scene}/{task}/{seed}/{index}"
-            chains.append(
-                Chain(key, reset_seed, tuple(start.robot_obs.tolist()), tuple(start.scene_obs.tolist()), (subtask,))
-            )
+            robot_obs, scene_obs = tuple(start.robot_obs.tolist()), tuple(start.scene_obs.tolist())
+            chains.append(Chain(key, reset_seed, robot_obs, scene_obs, (subtask,), settles=True))
     return chains

@@ -15,13 +15,12 @@ from deer_policies.errors import ConfigError
 from deer_sim.environment import Environment, TimeStep
 from deer_sim.expert import Expert
 from deer_sim.rollout import MAX_STEPS
+from deer_sim.settling import settled
 from deer_sim.starts import Start
 from deer_sim.tasks import solved
 
 PREFIX_STEPS = 200
 """Control steps that each task of a start's prefix may take."""
-SETTLE_STEPS = 2
-"""Control steps without motion before a task begins, in which blocks fall the last fraction of a millimetre."""
 
 
 @dataclass(frozen=True)
@@ -219,10 +218,7 @@ def begin_at(environment: Environment, expert: Expert, start: Start, seed: int) 
     """
     now = environment.reset(seed, start.robot_obs, start.scene_obs)
     expert.reset(now)
-    idle = np.append(np.zeros(6), start.robot_obs[14])
-    for _ in range(SETTLE_STEPS):
-        now = environment.step(idle, look=False)
-        expert.executed(idle)
+    now = settled(environment, start.robot_obs, expert.executed)
     reached = True
     for task in start.prefix:
         now, done = run_expert(environment, expert, task, now, PREFIX_STEPS)

@@ -22,6 +22,7 @@ from deer_sim.environments import BACKENDS, RENDERERS, make_environment, split_n
 from deer_sim.expert import Expert
 from deer_sim.results import ChainResult, SubtaskResult
 from deer_sim.rollout import MAX_STEPS, Actor, ExpertActor, PolicyActor, rollout
+from deer_sim.settling import settled
 from deer_sim.step_record import StepRecorder
 from deer_sim.workers import begin_worker
 
@@ -72,6 +73,8 @@ def run_chain(
     pictures drawn for it at every control step.
     """
     now = environment.reset(chain.seed, np.array(chain.robot_obs), np.array(chain.scene_obs))
+    if chain.settles:
+        now = settled(environment, np.array(chain.robot_obs))
     actor.reset(now)
     results: list[SubtaskResult] = []
     for number, subtask in enumerate(chain.subtasks):

@@ -137,7 +137,7 @@ def test_kept_steps_tell_which_of_them_the_policy_was_asked_at_and_draw_nothing_
     recorder = StepRecorder(chain, Expert("D"))
     del table.drawn[:]
     run_chain(chain, table, PolicyActor(Chunked()), 7, recorder.add)
-    assert table.drawn == [0, 3, 6]
+    assert table.drawn == [0, 2, 5, 8]
     recorder.save(tmp_path / "steps.npz")
     record = StepRecord.load(tmp_path / "steps.npz")
     assert record.asked.tolist() == [True, False, False, True, False, False, True]
