@@ -1,7 +1,6 @@
 """Compares exit criteria at equal average cost: distance of the exited actions from those of all layers.
 
 Run: python benchmarks/exit_criteria.py --policy deer-nano --episodes 320 --work .cache/calibrate
-     python benchmarks/exit_criteria.py ... --simulate 25 --out runs/criteria   (success in simulation as well)
 
 The policy acts by itself, all layers at every step. Thresholds are solved on the first half of the episodes, each
 criterion on the head states that its own exits lead to and at the pace of each episode, and judged on the second half.
@@ -9,7 +8,7 @@ criterion on the head states that its own exits lead to and at the pace of each 
 a pace: each exit takes what it can with at most a given share of its steps beyond EPSILON, chosen for the cost.
 'deadline' runs as deep as the time allows on a machine whose speed varies from step to step (a factor is drawn, with a
 logarithm of standard deviation SLOWDOWN); segments take time as they take computation, and the deadline is chosen for
-the cost. The second table gives promises.
+the cost. The second table gives promises. `paper_tables.py` compares success in simulation.
 """
 
 from __future__ import annotations
@@ -35,15 +34,10 @@ from deer_policies.deer.pacing import solved_for
 from deer_policies.deer.thresholds import Calibration, mean_cost, rule_for_average
 from deer_policies.training.calibration import Clip, calibrate, replay
 from deer_ros.cli.calibration_run import CalibrationPlan, Rollouts
-from deer_ros.cli.eval import make_policy
-from deer_sim.chains import task_chains
-from deer_sim.evaluation import evaluate, local
-from deer_sim.fleet import Setup
-from deer_sim.scores import summarise
-from deer_sim.tasks import FIXTURE_TASKS
+from deer_sim.tasks import TASKS
 
 EPSILON = 0.05
-SHARES = (0.35, 0.45, 0.6, 0.75)
+SHARES = (0.3, 0.4, 0.6, 0.8)
 """Average costs, as shares of all layers'."""
 PASSES = 2
 """How often thresholds are solved again on the head states that they lead to."""
@@ -163,16 +157,14 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=700, help="of the episodes")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--work", type=Path, default=Path(".cache/calibrate"), help="folder for the episodes")
-    parser.add_argument("--simulate", type=int, metavar="STARTS", help="success too, from so many starts of each task")
-    parser.add_argument("--share", type=float, default=0.45, help="average cost of the simulation, of all layers'")
-    parser.add_argument("--out", type=Path, default=Path("runs/exit_criteria"), help="folder for its results")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO)
     path = find(arguments.policy)
     checkpoint = load(path)
     model, costs = checkpoint.model.eval(), CostModel(checkpoint.model.config)
     everything = ThresholdRule.fixed(len(model.exit_layers) - 1)
-    plan = CalibrationPlan(("D",), FIXTURE_TASKS, arguments.episodes, arguments.seed)
+    tasks = tuple(checkpoint.provenance.get("recipe", {}).get("tasks") or TASKS)
+    plan = CalibrationPlan(("D",), tasks, arguments.episodes, arguments.seed)
     rollouts = Rollouts(path, checkpoint, plan, arguments.work, arguments.workers)
     clips = list(rollouts.clips(arguments.seed, everything))
     order = torch.randperm(len(clips), generator=torch.Generator().manual_seed(arguments.seed)).tolist()
@@ -184,13 +176,10 @@ def main() -> None:
     mean_full = sum(cost * weight for cost, weight in zip(full, weights, strict=True)) / sum(weights)
     print(f"| asked for | criterion | spent | pose, RMS | gripper differs | beyond {EPSILON} or gripper differs |")
     print("|---|---|---|---|---|---|")
-    rules = {}
-    for share in sorted({*SHARES, arguments.share}):
+    for share in SHARES:
         for name in (*CRITERION_NAMES, "deadline", "conformal"):
             rule = solved_on_its_own_states(name, share * mean_full, model, solving, costs)
             found = judge(model, judging, rule, costs)
-            if share == arguments.share:
-                rules[name] = rule
             print(
                 f"| {share:.0%} | {name} | {found.cost_share:.1%} | {found.pose_rms:.4f} | "
                 f"{found.gripper_differs:.2%} | {found.beyond_epsilon:.1%} |"
@@ -206,17 +195,6 @@ def main() -> None:
             f"| within {epsilon} on {1 - alpha:.0%} of the steps, confidence 90 % | {found.cost_share:.1%} | "
             f"{found.beyond_epsilon:.1%} |"
         )
-    if arguments.simulate is not None:
-        print("\n| criterion | solved | language model |\n|---|---|---|")
-        for name, rule in rules.items():
-            runner = local(Setup("playtable:D"), make_policy(str(path), rule=rule), arguments.workers)
-            tried = task_chains("D", FIXTURE_TASKS, arguments.simulate, seed=1000)
-            report = summarise(list(evaluate(tried, arguments.out / name, runner)))
-            low, high = report["all"]["wilson"]
-            print(
-                f"| {name} | {report['all']['success']}/{report['all']['attempts']} {report['all']['rate']:.1%} "
-                f"[{low:.1%}, {high:.1%}] | {report['llm_share']:.1%} |"
-            )
 
 
 if __name__ == "__main__":
