@@ -244,5 +244,5 @@ def _measured(study: Study, budgets: list[float]) -> dict[str, Timed]:
         policy.set_budget(Budget(average_llm_gmac=average))
         rules[f"budget of {average:.4g} GMAC"] = policy.exit_rule
     print("== timing", flush=True)
-    episodes = record("D", tasks[:: -(-len(tasks) // TIMED_TASKS)], 1, seed=7)
+    episodes = record("D", tasks[:: -(-len(tasks) // TIMED_TASKS)], 1, 7, policy.info.horizon)
     return timed(policy, rules, everything, episodes)
