@@ -12,7 +12,10 @@ HELP = "record what exit thresholds are solved from, on fresh episodes, and chec
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declares the arguments."""
     parser.add_argument("--policy", default="deer-nano", help="name of a bundled policy or path of a checkpoint")
-    parser.add_argument("--criterion", default="action", help="exit criterion: action, feature, time or predicted")
+    parser.add_argument(
+        "--criterion",
+        help="exit criterion: action, feature, time or predicted; by default the checkpoint's, else action",
+    )
     parser.add_argument(
         "--average-llm-gmac",
         type=float,
@@ -67,7 +70,7 @@ def run(arguments: argparse.Namespace) -> int:
         tasks=FIXTURE_TASKS if tasks == ["fixtures"] else tuple(tasks),
         episodes=arguments.episodes,
         seed=arguments.seed,
-        criterion=arguments.criterion,
+        criterion=arguments.criterion or (checkpoint.calibration.criterion if checkpoint.calibration else "action"),
         average_llm_gmac=average,
         promise=Promise(*arguments.conformal) if arguments.conformal else None,
         max_steps=arguments.max_steps,

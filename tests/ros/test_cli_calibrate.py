@@ -12,6 +12,7 @@ import torch
 from deer_policies.deer.checkpoint import load, load_policy, save
 from deer_policies.deer.exits import ThresholdRule
 from deer_policies.deer.pacing import paced_mean
+from deer_policies.deer.thresholds import Calibration
 from deer_policies.interfaces import Budget
 from deer_ros.cli.main import main
 
@@ -60,12 +61,14 @@ def test_recalibrates_a_checkpoint(
 def test_a_policy_is_calibrated_on_what_it_was_trained_on(tiny_checkpoint: Path, tmp_path: Path) -> None:
     policy, out = tmp_path / "trained.safetensors", tmp_path / "new.safetensors"
     recipe = {"scenes": ["A", "B"], "tasks": ["turn_on_led", "open_drawer"]}
-    save(policy, replace(load(tiny_checkpoint), provenance={"recipe": recipe}))
+    timed = replace(load(tiny_checkpoint), calibration=Calibration(torch.arange(12.0).repeat(4, 1), "time"))
+    save(policy, replace(timed, provenance={"recipe": recipe}))
     arguments = ["calibrate", "--policy", str(policy), "--max-steps", "3", "--workers", "1", "--rounds", "1"]
     assert main([*arguments, "--episodes", "4", "--work", str(tmp_path / "work"), "--out", str(out)]) == 0
     calibration = load(out).calibration
     assert calibration is not None
     assert {name: calibration.source[name] for name in recipe} == recipe
+    assert calibration.criterion == "time"
 
 
 @pytest.mark.parametrize(
