@@ -48,7 +48,7 @@ class ExitCriterion(Protocol):
     """A number that is small when going deeper is not worth it."""
 
     def distance(self, previous: Candidate, current: Candidate, step: int) -> torch.Tensor:
-        """(batch,) for the candidates of two adjacent exits at control step `step` of the subtask."""
+        """(batch,) for the candidates of two adjacent exits at policy step `step` of the subtask."""
         ...
 
 
@@ -83,7 +83,7 @@ class TimeStep:
     """The exit grows with the time since the subtask began, whatever is seen (DeeR, table 4)."""
 
     def distance(self, previous: Candidate, current: Candidate, step: int) -> torch.Tensor:
-        """The control step itself: a threshold is the last step at which its exit is taken."""
+        """The policy step itself: a threshold is the last step at which its exit is taken."""
         return torch.full((len(current.feature),), float(step))
 
 

@@ -40,7 +40,7 @@ class ExitRule(Protocol):
     def decide(self, candidates: Sequence[Candidate], step: int) -> Decision:
         """Args:
         candidates: of the layer before the first exit, then of every exit that has run; the last one is in question.
-        step: control steps since the subtask began.
+        step: policy steps since the subtask began.
         """
         ...
 
@@ -178,7 +178,7 @@ class ExitWalk:
         proprioception: (1, 1, 15), or None for a policy without it.
         state: of the head before this step.
         rule: decides where to stop.
-        step: control steps since the subtask began.
+        step: policy steps since the subtask began.
         """
         self.candidates: list[Candidate] = []
         self.distances: list[float] = []
