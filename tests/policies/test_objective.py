@@ -8,6 +8,8 @@ import torch
 
 from deer_policies.deer.backbone import DeerModel
 from deer_policies.errors import ConfigError
+from deer_policies.training import arithmetic
+from deer_policies.training.arithmetic import cpu_has_bfloat16
 from deer_policies.training.drawing import BatchDrawer
 from deer_policies.training.episodes import EpisodeStreams
 from deer_policies.training.exit_sampling import draw_exits, exit_shares, gather_exits, segment_exits, uniform_exits
@@ -140,6 +142,13 @@ def test_steps_behind_an_episodes_end_are_not_read(tiny, model):
         assert losses[1][name].item() == pytest.approx(losses[0][name].item(), rel=1e-5)
 
 
+def test_losses_are_in_float32_on_a_processor_without_bfloat16(tiny, model, monkeypatch):
+    monkeypatch.setattr(arithmetic, "cpu_has_bfloat16", lambda: False)
+    whole, half = (losses_of(tiny, model, precision=precision)[0] for precision in ("float32", "bfloat16"))
+    assert all(half[name].item() == whole[name].item() for name in whole)
+
+
+@pytest.mark.skipif(not cpu_has_bfloat16(), reason="this processor has no bfloat16, and PyTorch no LSTM in it then")
 def test_half_precision_is_used_where_the_recipe_says(tiny, model):
     whole, half = (losses_of(tiny, model, precision=precision)[0] for precision in ("float32", "bfloat16"))
     assert all(half[name] != whole[name] for name in whole)

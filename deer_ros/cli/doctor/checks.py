@@ -175,7 +175,10 @@ def check_torch() -> Finding:
     if {"avx512_bf16", "amx_bf16"} & features:
         return Finding("torch", Status.OK, f"{detail}; training in bfloat16 is fast here")
     return Finding(
-        "torch", Status.NOTE, detail, "running is fine; train on a processor with AVX-512 BF16 or AMX, or on a GPU"
+        "torch",
+        Status.NOTE,
+        f"{detail}; trains in float32, which is slower",
+        "running is fine; train on a processor with AVX-512 BF16 or AMX, or on a GPU",
     )
 
 

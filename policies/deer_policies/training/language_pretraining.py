@@ -16,6 +16,7 @@ from torch import nn
 
 from deer_policies.deer.backbone import DeerModel
 from deer_policies.deer.tokenizer import Tokenizer
+from deer_policies.training.arithmetic import HALF, mixed_precision
 from deer_policies.training.optimiser import one_cycle
 from deer_policies.training.recipe import PretrainingPhase
 
@@ -116,7 +117,7 @@ def pretrain_language(
 def _backward(classifier: TaskClassifier, pairs: Sequence[tuple[str, str]], batch: int) -> float:
     """Adds the gradient of (wording, task) pairs that are part of a batch; returns what they add to its mean loss."""
     texts, tasks = zip(*pairs, strict=True)
-    with torch.autocast("cpu", torch.bfloat16):
+    with mixed_precision(torch.device("cpu"), HALF):
         loss = classifier.loss(texts, tasks) * (len(pairs) / batch)
     loss.backward()
     return float(loss.detach())

@@ -6,14 +6,13 @@ The shared head runs once for each sampling of random exits; each exit has an au
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields
 
 import torch
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from deer_policies.deer.action_head import HeadState
 from deer_policies.deer.backbone import DeerModel
+from deer_policies.training.arithmetic import mixed_precision
 from deer_policies.training.exit_sampling import gather_exits
 from deer_policies.training.losses import action_loss, distillation_loss
 from deer_policies.training.readouts import FOCUS, SCENE, Readouts
@@ -58,11 +57,6 @@ class Batch:
         return Batch(**tensors, exits=self.exits)
 
 
-def cpu_attention(device: torch.device) -> AbstractContextManager[None]:
-    """Attention written out: the fused one's backward pass is the slowest part of training a small model on a CPU."""
-    return sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else nullcontext()
-
-
 def head_losses(
     model: DeerModel,
     batch: Batch,
@@ -84,8 +78,7 @@ def head_losses(
         'distillation' of all heads but the deepest exit's own one against that one, and the
         states after the window, without gradients.
     """
-    half = settings.precision == "bfloat16"
-    with torch.autocast(batch.weight.device.type, torch.bfloat16, enabled=half):
+    with mixed_precision(batch.weight.device, settings.precision):
         patches = model.patches(batch.images.flatten(0, 1))
         media = model.media_of(patches)
         features = model.features_of(media, batch.token_ids, batch.token_mask)[1:]

@@ -135,7 +135,7 @@ class Optimisation:
         word_dropout: chance that a word of the instruction is left out.
         carry_state: play episodes from their start in consecutive windows and carry the recurrent state over; False
             cuts windows anywhere in the episodes and starts each from a zero state (the paper's).
-        precision: of the forward pass: 'bfloat16' (autocast) or 'float32'.
+        precision: of the forward pass: 'bfloat16' (autocast; float32 on a CPU without it) or 'float32'.
     """
 
     batch: int = 16

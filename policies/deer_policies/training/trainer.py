@@ -18,11 +18,12 @@ from deer_policies.deer.action_head import HeadState
 from deer_policies.deer.backbone import DeerModel
 from deer_policies.deer.tokenizer import Tokenizer
 from deer_policies.errors import CheckpointError
+from deer_policies.training.arithmetic import cpu_attention
 from deer_policies.training.drawing import BatchDrawer, torch_seed
 from deer_policies.training.episodes import Episode, EpisodeStreams
 from deer_policies.training.interruption import noted_interruption
 from deer_policies.training.log import TrainingLog
-from deer_policies.training.objective import Batch, cpu_attention, head_losses, total_loss
+from deer_policies.training.objective import Batch, head_losses, total_loss
 from deer_policies.training.optimiser import make_optimiser, scheduled_rate, set_rates
 from deer_policies.training.parallel import Processes
 from deer_policies.training.read_ahead import ReadAhead

@@ -13,10 +13,10 @@ import torch
 from torch import nn
 
 from deer_policies.deer.backbone import DeerModel
+from deer_policies.training.arithmetic import cpu_attention, mixed_precision
 from deer_policies.training.augmentation import jitter_clips
 from deer_policies.training.drawing import torch_seed
 from deer_policies.training.episodes import Episode
-from deer_policies.training.objective import cpu_attention
 from deer_policies.training.optimiser import one_cycle
 from deer_policies.training.recipe import Optimisation, PretrainingPhase
 from deer_policies.training.scene_readout import SceneReadout
@@ -62,8 +62,7 @@ def pretrain_vision(
             torch.from_numpy(np.stack([getattr(episode, name)[frame] for episode, frame in frames])).to(device)
             for name in ("scene", "landmarks")
         )
-        half = settings.precision == "bfloat16"
-        with torch.autocast(device.type, torch.bfloat16, enabled=half), cpu_attention(device):
+        with mixed_precision(device, settings.precision), cpu_attention(device):
             patches = model.patches(images.to(device))
             loss = readout.loss(
                 model.landmarks_in(patches), model.media_of(patches), scene, landmarks, torch.ones_like(scene[:, 0])
