@@ -10,8 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from deer_policies.deer.checkpoint import PROVENANCE
-from deer_policies.deer.tensor_files import content_sha256
+from deer_policies.deer.checkpoint import acting_sha256
 from deer_policies.errors import ConfigError
 from deer_ros.cli.evaluation_report import REPORT
 from deer_ros.cli.main import parsed
@@ -93,4 +92,4 @@ def _finished(folder: Path, command: Sequence[str], policy: Path) -> bool:
         return False
     report = json.loads(path.read_text())
     same = report["command"] == parsed(command).command_line
-    return same and report["weights_sha256"] == content_sha256(policy, PROVENANCE)
+    return same and report["weights_sha256"] == acting_sha256(policy)

@@ -52,6 +52,6 @@ def recogniser(learned: Sequence[str], phase: SkillsPhase, seed: int) -> SkillRe
     from deer_sim import instructions, outside
 
     texts = OutsideTexts(outside.training(), outside.tuning())
-    wordings = {task: instructions.training(task) for task in TASKS}
+    wordings = {task: (*instructions.training(task), *instructions.bare(task)) for task in TASKS}
     examples = {task: instructions.example(task) for task in TASKS}
     return train_skills(wordings, texts, learned, phase, seed, examples)

@@ -25,15 +25,22 @@ _FILES = {WRITTEN: "validation", SPOKEN: "validation_spoken", WORDY: "validation
 _FOLDER = Path(__file__).with_name("wordings")
 FRAMED = 1500
 """Training sentences of a task in each of the styles of `framing`."""
+_OPENINGS = ("cmd", "cmd4", "ask", "ask3", "want", "want3", "goal", "hope", "hope3")
+"""Lists of words in the templates that only lead up to an order: without them the rest is one too."""
 _OTHER = dict(zip(BLOCKS, (*BLOCKS[1:], BLOCKS[0]), strict=True))
+
+
+def _entries(kind: str) -> dict[str, Any]:
+    import yaml
+
+    entries: dict[str, Any] = yaml.safe_load((_FOLDER / f"{kind}.yaml").read_text(encoding="utf-8"))
+    return entries
 
 
 @cache
 def _wordings(kind: str) -> dict[str, tuple[str, ...]]:
     """Sentences by task, with the blocks' colours filled in."""
-    import yaml
-
-    entries: dict[str, Any] = yaml.safe_load((_FOLDER / f"{kind}.yaml").read_text(encoding="utf-8"))
+    entries = _entries(kind)
     words = entries.pop("words", {})
     table: dict[str, tuple[str, ...]] = {}
     for pattern, templates in entries.items():
@@ -76,6 +83,23 @@ def plain_training(task: str) -> tuple[str, ...]:
     """The core of `training`: sentences of the templates, with nothing around them."""
     kept = _kept()
     return tuple(text for text in dict.fromkeys(_of("training", task)) if text not in kept)
+
+
+@cache
+def bare(task: str) -> tuple[str, ...]:
+    """Orders of `plain_training` without the words that lead up to them ("please", "could you"), where that is new.
+
+    The shortest order of all ("open the drawer") is among these. Raises ConfigError for an unknown task.
+    """
+    words = _entries("training")["words"]
+    openings = tuple(f"{opening} " for name in _OPENINGS for opening in words[name])
+    plain, kept = plain_training(task), _kept()
+    left = {
+        text.removeprefix(max(filter(text.startswith, openings), key=len)): None
+        for text in plain
+        if text.startswith(openings) and not text.startswith(tuple(words["mind"]))
+    }
+    return tuple(text for text in left if text not in kept and text not in plain)
 
 
 @cache

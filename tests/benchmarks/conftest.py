@@ -53,8 +53,7 @@ class FakeDeer:
         self.ran: list[list[str]] = []
 
     def __call__(self, arguments) -> None:
-        from deer_policies.deer.checkpoint import PROVENANCE
-        from deer_policies.deer.tensor_files import content_sha256
+        from deer_policies.deer.checkpoint import acting_sha256
         from deer_ros.cli.eval import planned
         from deer_ros.cli.main import parsed
         from deer_sim.results import ChainResult, SubtaskResult, open_store
@@ -84,7 +83,7 @@ class FakeDeer:
         report = {
             **summarise(results),
             "command": command.command_line,
-            "weights_sha256": content_sha256(Path(command.policy), PROVENANCE),
+            "weights_sha256": acting_sha256(Path(command.policy)),
             "commit": "c0ffee",
             "mode": "sequences",
         }

@@ -21,6 +21,7 @@ from deer_policies.deer.checkpoint import Checkpoint, find, load, load_policy, s
 from deer_policies.deer.deadline import SegmentEstimate
 from deer_policies.deer.policy import DeerPolicy
 from deer_policies.deer.presets import deer_nano
+from deer_policies.deer.skills import SkillRecogniser, Skills
 from deer_policies.deer.stepping import example_observation
 from deer_policies.deer.tensor_files import read_tensors, write_tensors
 from deer_policies.deer.thresholds import Calibration, Tuned
@@ -106,7 +107,7 @@ def test_a_policy_is_named_after_the_recipe_that_it_was_trained_by(path):
     assert (load_policy(path).info.name, load_policy(named).info.name) == ("deer-nano", "own")
 
 
-def test_the_hash_covers_everything_but_the_provenance(checkpoint, path):
+def test_the_hash_covers_all_that_actions_follow_from(checkpoint, path):
     noted, digest = path.with_name("noted.safetensors"), load(path).sha256
     save_with_provenance(noted, path, {"seed": 7, "scores": [1.0]})
     assert load(noted).provenance == {"seed": 7, "scores": [1.0]}
@@ -122,6 +123,10 @@ def test_the_hash_covers_everything_but_the_provenance(checkpoint, path):
     ):
         save(noted, replace(checkpoint, **change))
         assert load(noted).sha256 != digest
+    taught = Skills(("open_drawer",), ("open_drawer",), {"open_drawer": "open the drawer"})
+    save(noted, replace(checkpoint, skills=SkillRecogniser(taught, ("drawer",))))
+    assert load(noted).skills is not None
+    assert load(noted).sha256 == digest
     rewritten(path, change_tensors=lambda tensors: tensors["embedding.weight"].add_(1e-6))
     assert load(path).sha256 != digest
 

@@ -60,6 +60,15 @@ def test_no_sentence_kept_for_validation_is_trained_on_in_any_style() -> None:
     assert len(trained) > 34 * 2500
 
 
+def test_bare_orders_are_those_without_their_opening() -> None:
+    drawer = instructions.bare("open_drawer")
+    assert "open the drawer" in drawer
+    assert not [text for text in drawer if text.startswith(("mind ", "could ", "can ", "i "))]
+    every = {text for task in TASKS for text in instructions.bare(task)}
+    assert every.isdisjoint(text for task in TASKS for text in instructions.validation(task, instructions.EVERY))
+    assert every.isdisjoint(text for task in TASKS for text in instructions.plain_training(task))
+
+
 def test_groups_are_worded_as_they_say() -> None:
     spoken = [text for task in TASKS for text in instructions.validation(task, "spoken")]
     assert [text for text in spoken if re.search(r"[^a-z' ]", text)] == []

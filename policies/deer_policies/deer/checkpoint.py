@@ -36,7 +36,8 @@ CALIBRATION_TENSORS = ("values", "tokens", "errors", "episodes")
 """Fields of `Calibration` that are tensors; the first is always there."""
 AUXILIARY = "auxiliary_heads."
 PROVENANCE = "provenance"
-SKILLS = "skills."
+SKILLS, SKILLS_DESCRIBED = "skills.", "skills"
+"""Of the recogniser: beginning of the names of its tensors, and the entry of the metadata that describes it."""
 
 
 @dataclass(frozen=True)
@@ -50,9 +51,7 @@ class Checkpoint:
         budget: in force when the policy starts.
         provenance: seed, recipe, scores: plain JSON values.
         untrained: whether the action heads hold initial values only; it can then be trained on, but not run.
-        sha256: of all that the file holds but its provenance: weights, configuration, tokenizer, calibration, budget.
-            Noting scores in a checkpoint leaves it, so that they stay the scores of this very file; empty for one that
-            was not read from a file.
+        sha256: of all that actions follow from, see `acting_sha256`; empty for one that was not read from a file.
         skills: recognises instructions that the policy can't follow, or None.
     """
 
@@ -112,7 +111,7 @@ def save(
     if checkpoint.skills is not None:
         weights = checkpoint.skills.state_dict()
         tensors.update({SKILLS + name: tensor.cpu().contiguous() for name, tensor in weights.items()})
-        metadata["skills"] = checkpoint.skills.to_json()
+        metadata[SKILLS_DESCRIBED] = checkpoint.skills.to_json()
     write_tensors(path, tensors, metadata)
 
 
@@ -123,7 +122,7 @@ def _written(name: str, tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tenso
 
 
 def save_with_provenance(path: str | Path, source: Path, provenance: dict[str, Any]) -> None:
-    """Writes a copy of a checkpoint's file with another provenance; its `Checkpoint.sha256` stays the same.
+    """Writes a copy of a checkpoint's file with another provenance; its `acting_sha256` stays the same.
 
     Raises:
         CheckpointError: if the source is damaged or no checkpoint.
@@ -198,8 +197,17 @@ def load(
         shapes = {name: like.shape for name, like in wanted.items()}
         weights = {name: storage.stored(name, tensor, device) for name, tensor in read_tensors(path, shapes)}
     model = DeerModel.from_weights(config, weights, auxiliary_heads, exits)
-    sha256 = content_sha256(path, PROVENANCE)
+    sha256 = acting_sha256(path)
     return Checkpoint(model.to(device), tokenizer, calibration, budget, provenance, untrained, sha256, skills)
+
+
+def acting_sha256(path: Path) -> str:
+    """Hash of what actions follow from in a checkpoint's file: weights, configuration, tokenizer, calibration, budget.
+
+    Noting scores in its provenance leaves it as it is, and so does teaching it a recogniser of skills, which
+    evaluations do not ask; so scores stay those of this very policy.
+    """
+    return content_sha256(path, (PROVENANCE, SKILLS_DESCRIBED), SKILLS)
 
 
 def read_config(name_or_path: str | Path) -> DeerConfig:
@@ -322,7 +330,7 @@ def _calibration(path: Path, file: Any, metadata: dict[str, str], config: DeerCo
 
 
 def _skills(file: Any, metadata: dict[str, str]) -> SkillRecogniser | None:
-    if "skills" not in metadata:
+    if SKILLS_DESCRIBED not in metadata:
         return None
     weights = {name.removeprefix(SKILLS): file.get_tensor(name) for name in file.keys() if name.startswith(SKILLS)}  # noqa: SIM118
-    return SkillRecogniser.from_json(metadata["skills"], weights)
+    return SkillRecogniser.from_json(metadata[SKILLS_DESCRIBED], weights)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 import safetensors
@@ -16,6 +16,8 @@ from deer_policies.errors import CheckpointError
 
 MAPPED_BYTES = 2**26
 """Of a file that may be mapped into memory before it is unmapped: what was read counts as the process's until then."""
+HASHED_BYTES = 2**20
+"""Of a file that are read at once to be hashed."""
 
 
 def write_tensors(path: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> None:
@@ -66,10 +68,26 @@ def read_tensors(path: Path, shapes: Mapping[str, torch.Size]) -> Iterator[tuple
                 del tensor
 
 
-def content_sha256(path: Path, apart: str) -> str:
-    """Hash of all that a file holds but one entry of its metadata: what is noted there later changes nothing."""
+def content_sha256(path: Path, metadata_apart: Collection[str], tensors_apart: str) -> str:
+    """Hash of what a file holds, whatever the order in which it holds it.
+
+    Args:
+        path: of the file.
+        metadata_apart: entries of its metadata that do not count.
+        tensors_apart: beginning of the names of tensors that do not count.
+    """
     with open(path, "rb") as file:
         header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-        header.get("__metadata__", {}).pop(apart, None)
-        digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
-        return hashlib.file_digest(file, lambda: digest).hexdigest()
+        begin = file.tell()
+        metadata = header.pop("__metadata__", {})
+        counted = {name: text for name, text in metadata.items() if name not in metadata_apart}
+        digest = hashlib.sha256(json.dumps(counted, sort_keys=True).encode())
+        for name, described in sorted(header.items()):
+            if name.startswith(tensors_apart):
+                continue
+            digest.update(json.dumps([name, described["dtype"], described["shape"]]).encode())
+            start, end = described["data_offsets"]
+            file.seek(begin + start)
+            for offset in range(start, end, HASHED_BYTES):
+                digest.update(file.read(min(HASHED_BYTES, end - offset)))
+    return digest.hexdigest()

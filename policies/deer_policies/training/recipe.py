@@ -75,7 +75,7 @@ class SkillsPhase:
         batch: texts in one update.
     """
 
-    steps: int = 2500
+    steps: int = 5000
     learning_rate: float = 3e-3
     batch: int = 128
 
