@@ -1,4 +1,4 @@
-"""`deer teach`: gives a checkpoint a recogniser of its skills, trained anew; nothing else in it changes."""
+"""`deer teach`: gives a checkpoint a recogniser of its skills, trained anew; else only its provenance changes."""
 
 from __future__ import annotations
 
@@ -30,18 +30,21 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Trains the recogniser and writes the checkpoint."""
-    from dataclasses import replace
+    from dataclasses import asdict, replace
 
     from deer_policies.deer.checkpoint import load, save
     from deer_policies.errors import ConfigError
     from deer_policies.training.recipe import SkillsPhase
+    from deer_ros.cli.provenance import commit
 
     checkpoint = load(arguments.policy)
     tasks = arguments.tasks or checkpoint.provenance.get("recipe", {}).get("tasks")
     if not tasks or not set(tasks) <= set(TASKS):
         raise ConfigError(f"the skills of the policy are {tasks}; name them with --tasks, out of {', '.join(TASKS)}")
     phase = SkillsPhase() if arguments.steps is None else SkillsPhase(steps=arguments.steps)
-    save(arguments.out, replace(checkpoint, skills=recogniser(tasks, phase, arguments.seed)))
+    taught = {"recogniser": {**asdict(phase), "seed": arguments.seed, "commit": commit()}}
+    skills, provenance = recogniser(tasks, phase, arguments.seed), {**checkpoint.provenance, **taught}
+    save(arguments.out, replace(checkpoint, skills=skills, provenance=provenance))
     print(f"wrote {arguments.out}")
     return 0
 
