@@ -1,9 +1,11 @@
 """The recogniser of skills: names tasks, knows what is outside of them, and lives in a checkpoint."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from deer_policies.deer.backbone import DeerModel
 from deer_policies.deer.checkpoint import Checkpoint, load, load_policy, save
@@ -12,6 +14,7 @@ from deer_policies.errors import CheckpointError, ConfigError
 from deer_policies.training.recipe import SkillsPhase
 from deer_policies.training.skills import OutsideTexts, train_skills
 
+ANNOTATIONS = Path(__file__).resolve().parents[3] / "shared" / "calvin_scenes" / "annotations"
 COLOURS = ("red", "blue", "pink")
 POLITE = ("", "please ", "now ", "could you ", "i want you to ", "robot ", "go and ", "kindly ")
 THINGS = ("window", "oven", "book", "jar", "door", "gate", "bag", "letter", "tin", "box", "case", "tent")
@@ -148,3 +151,43 @@ class TestInACheckpoint:
         weights.pop("out.weight")
         with pytest.raises(CheckpointError, match="recogniser of skills of this checkpoint can't be read"):
             SkillRecogniser.from_json(text, weights)
+
+
+ORDERS = {
+    "lift the red block": "lift_red_block_table",
+    "grab the pink cube": "lift_pink_block_table",
+    "get the blue block out of the drawer": "lift_blue_block_drawer",
+    "push the red block left": "push_red_block_left",
+    "rotate the blue block clockwise": "rotate_blue_block_right",
+    "open the drawer": "open_drawer",
+    "close the drawer": "close_drawer",
+    "slide the door left": "move_slider_left",
+    "turn on the light": "turn_on_lightbulb",
+    "turn off the led": "turn_off_led",
+    "stack the blocks": "stack_block",
+    "unstack the blocks": "unstack_block",
+    "put it in the drawer": "place_in_drawer",
+    "push the block into the drawer": "push_into_drawer",
+}
+
+
+@pytest.fixture(scope="module", params=["deer-nano", "deer-nano-abc"])
+def bundled(request):
+    return load(request.param).skills
+
+
+def test_bundled_policies_understand_the_plainest_orders_and_refuse_what_is_beyond_them(bundled):
+    found = bundled.understand(list(ORDERS))
+    assert {text: item.task for text, item in zip(ORDERS, found, strict=True) if item.known} == ORDERS
+    beyond = ["bring me a coffee", "lift the green block", "do not open the drawer", "where is the red block", "dance"]
+    assert [text for text, item in zip(beyond, bundled.understand(beyond), strict=True) if item.known] == []
+
+
+def test_bundled_policies_understand_calvins_own_sentences(bundled):
+    """One of the 34, on unstacking, is refused; none was trained on."""
+    path = ANNOTATIONS / "new_playtable_validation.yaml"
+    if not path.is_file():
+        pytest.skip(f"CALVIN's sentences are not on this machine ({path})")
+    texts = {task: texts[0] for task, texts in yaml.safe_load(path.read_text()).items()}
+    found = bundled.understand(list(texts.values()))
+    assert sum(item.known and item.task == task for task, item in zip(texts, found, strict=True)) >= 33
