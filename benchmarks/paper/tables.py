@@ -130,7 +130,7 @@ def _variants(study: Study, wanted: dict[str, Variant], paper: str) -> str:
         others = [None, *([reference] * (len(cells) - 1))]
         tables.append(scores(words, list(cells.items()), [(f"minus {next(iter(cells))}", others)]))
     notes = [_recipe_differences(trained[first], trained[variant], name) for name, variant in wanted.items()]
-    return "\n\n".join([*tables, " ".join(filter(None, [*notes, paper]))])
+    return "\n\n".join(filter(None, [*tables, " ".join(filter(None, [*notes, paper]))]))
 
 
 def _recipe_differences(first: Path, second: Path, name: str) -> str:

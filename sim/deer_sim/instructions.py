@@ -30,7 +30,9 @@ _OPENINGS = ("cmd", "cmd4", "ask", "ask3", "want", "want3", "goal", "hope", "hop
 _OTHER = dict(zip(BLOCKS, (*BLOCKS[1:], BLOCKS[0]), strict=True))
 
 
+@cache
 def _entries(kind: str) -> dict[str, Any]:
+    """What a file of wordings holds: templates by task, and the lists of `words` that they name."""
     import yaml
 
     entries: dict[str, Any] = yaml.safe_load((_FOLDER / f"{kind}.yaml").read_text(encoding="utf-8"))
@@ -41,9 +43,11 @@ def _entries(kind: str) -> dict[str, Any]:
 def _wordings(kind: str) -> dict[str, tuple[str, ...]]:
     """Sentences by task, with the blocks' colours filled in."""
     entries = _entries(kind)
-    words = entries.pop("words", {})
+    words = entries.get("words", {})
     table: dict[str, tuple[str, ...]] = {}
     for pattern, templates in entries.items():
+        if pattern == "words":
+            continue
         sentences = [sentence for template in templates for sentence in expanded(template, words)]
         for block in BLOCKS if "{block}" in pattern else ("",):
             colours = {"block": block, "other": _OTHER.get(block, "")}

@@ -34,6 +34,9 @@ def test_teaching_changes_nothing_else(tiny_checkpoint, tmp_path, few_texts):
     weights = after.model.state_dict()
     assert all(tensor.equal(weights[name]) for name, tensor in before.model.state_dict().items())
     assert after.calibration.values.equal(before.calibration.values)
+    assert after.sha256 == before.sha256
+    taught = after.provenance.pop("recogniser")
+    assert (taught["steps"], taught["seed"], after.provenance) == (2, 1, before.provenance)
     assert path.stat().st_size - tiny_checkpoint.stat().st_size < 1_000_000
 
 

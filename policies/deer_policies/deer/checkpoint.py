@@ -204,8 +204,8 @@ def load(
 def acting_sha256(path: Path) -> str:
     """Hash of what actions follow from in a checkpoint's file: weights, configuration, tokenizer, calibration, budget.
 
-    Noting scores in its provenance leaves it as it is, and so does teaching it a recogniser of skills, which
-    evaluations do not ask; so scores stay those of this very policy.
+    Noting scores in its provenance leaves it as it is, and so does teaching it a recogniser of skills, by
+    which evaluations do not act; so scores stay those of this very policy.
     """
     return content_sha256(path, (PROVENANCE, SKILLS_DESCRIBED), SKILLS)
 
