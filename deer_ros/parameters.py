@@ -1,28 +1,36 @@
 """Declares node parameters with type, range and description; a wrong value becomes a ConfigError that names it.
 
-All of them are read when the node is made and read-only afterwards.
+Those that the functions declare are read when the node is made and read-only afterwards; those of `LiveParameters` may
+be changed while the node runs, by `ros2 param set` or the service `set_parameters`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+import numpy as np
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
 from rclpy.exceptions import ParameterException
 
-from deer_policies.errors import ConfigError
+from deer_policies.errors import ConfigError, DeerError
 from deer_ros.control.kinematics import JOINT_COUNT, ArmGeometry
 
 if TYPE_CHECKING:
     from rclpy.node import Node
+    from rclpy.parameter import Parameter
+
+T = TypeVar("T")
 
 
-def number(node: Node, name: str, default: float, low: float, high: float, description: str) -> float:
+def number(
+    node: Node, name: str, default: float, low: float, high: float, description: str, *, read_only: bool = True
+) -> float:
     """A floating-point parameter in [low, high]; units are in the name."""
     descriptor = ParameterDescriptor(
         description=description,
-        read_only=True,
+        read_only=read_only,
         floating_point_range=[FloatingPointRange(from_value=float(low), to_value=float(high))],
     )
     return float(
@@ -30,42 +38,135 @@ def number(node: Node, name: str, default: float, low: float, high: float, descr
     )
 
 
-def integer(node: Node, name: str, default: int, low: int, high: int, description: str) -> int:
+def integer(
+    node: Node, name: str, default: int, low: int, high: int, description: str, *, read_only: bool = True
+) -> int:
     """A whole number in [low, high]."""
     descriptor = ParameterDescriptor(
-        description=description, read_only=True, integer_range=[IntegerRange(from_value=low, to_value=high)]
+        description=description, read_only=read_only, integer_range=[IntegerRange(from_value=low, to_value=high)]
     )
     return int(_declare(node, name, default, descriptor, f"a whole number in {low}..{high}"))
 
 
-def flag(node: Node, name: str, default: bool, description: str) -> bool:
+def flag(node: Node, name: str, default: bool, description: str, *, read_only: bool = True) -> bool:
     """True or false."""
-    return bool(
-        _declare(node, name, default, ParameterDescriptor(description=description, read_only=True), "true or false")
-    )
+    descriptor = ParameterDescriptor(description=description, read_only=read_only)
+    return bool(_declare(node, name, default, descriptor, "true or false"))
 
 
-def text(node: Node, name: str, default: str, description: str, choices: tuple[str, ...] = ()) -> str:
+def text(
+    node: Node, name: str, default: str, description: str, choices: tuple[str, ...] = (), *, read_only: bool = True
+) -> str:
     """A text, one of `choices` if there are any."""
-    allowed = f"one of {', '.join(choices)}" if choices else "a text"
+    allowed = _one_of(choices)
     descriptor = ParameterDescriptor(
-        description=description, read_only=True, additional_constraints=allowed if choices else ""
+        description=description, read_only=read_only, additional_constraints=allowed if choices else ""
     )
     value = str(_declare(node, name, default, descriptor, allowed))
-    if choices and value not in choices:
-        raise ConfigError(f"parameter {name} of node {node.get_name()} is {value!r}; it must be {allowed}")
+    _check_choice(node, name, value, choices)
     return value
 
 
 def texts(node: Node, name: str, default: tuple[str, ...], size: int, description: str) -> tuple[str, ...]:
     """A list of `size` texts."""
-    return tuple(_sized(node, name, list(default), size, description, "texts"))
+    return tuple(_sized(node, name, list(default), size, description, "texts", True))
 
 
-def numbers(node: Node, name: str, default: tuple[float, ...], description: str) -> tuple[float, ...]:
-    """A list of as many floating-point values as the default has."""
-    values = _sized(node, name, [float(value) for value in default], len(default), description, "numbers")
+def numbers(
+    node: Node, name: str, default: tuple[float, ...], description: str, *, read_only: bool = True
+) -> tuple[float, ...]:
+    """A list of as many finite floating-point values as the default has."""
+    start = [float(value) for value in default]
+    values = _sized(node, name, start, len(default), description, "numbers", read_only)
+    _check_finite(node, name, values)
     return tuple(float(value) for value in values)
+
+
+class LiveParameters:
+    """Parameters that may be changed while the node runs, taken over together as one checked value.
+
+    Declare them, then call `build` once:
+
+        live = LiveParameters(node)
+        live.number("camera_latency_s", 0.0, 0.0, 5.0, "how late images are sent")
+        live.flag("camera_frozen", False, "whether ...")
+        self._settings = live.build(lambda values: Settings(**values), self._take)
+
+    From then on a change is checked for type, range and choices, and `make` builds the value that it would lead to out
+    of all of them; what it raises (DeerError) is the reason with which the change is refused, and nothing changes.
+    After a change that is accepted, `take` gets the new value, on the executor's thread.
+    """
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._values: dict[str, Any] = {}
+        self._checks: dict[str, Callable[[Any], Any]] = {}
+        self._pending: tuple[dict[str, Any], Any] | None = None
+
+    def number(self, name: str, default: float, low: float, high: float, description: str) -> None:
+        """A floating-point parameter in [low, high]; units are in the name."""
+        self._values[name] = number(self._node, name, default, low, high, description, read_only=False)
+
+    def integer(self, name: str, default: int, low: int, high: int, description: str) -> None:
+        """A whole number in [low, high]."""
+        self._values[name] = integer(self._node, name, default, low, high, description, read_only=False)
+
+    def flag(self, name: str, default: bool, description: str) -> None:
+        """True or false."""
+        self._values[name] = flag(self._node, name, default, description, read_only=False)
+
+    def text(self, name: str, default: str, description: str, choices: tuple[str, ...] = ()) -> None:
+        """A text, one of `choices` if there are any."""
+        self._values[name] = text(self._node, name, default, description, choices, read_only=False)
+        self._checks[name] = lambda value: _check_choice(self._node, name, value, choices)
+
+    def numbers(self, name: str, default: tuple[float, ...], description: str) -> None:
+        """A list of as many finite floating-point values as the default has."""
+
+        def check(value: Any) -> tuple[float, ...]:
+            _check_size(self._node, name, value, len(default))
+            _check_finite(self._node, name, value)
+            return tuple(float(item) for item in value)
+
+        self._values[name] = numbers(self._node, name, default, description, read_only=False)
+        self._checks[name] = check
+
+    def build(self, make: Callable[[Mapping[str, Any]], T], take: Callable[[T], None]) -> T:
+        """The value of the parameters as they are now; `take` gets the one of each later change.
+
+        Raises:
+            DeerError: what `make` raises.
+        """
+
+        def check(changes: list[Parameter[Any]]) -> SetParametersResult:
+            self._pending = None
+            if not any(change.name in self._values for change in changes):
+                return SetParametersResult(successful=True)
+            try:
+                values = {**self._values, **self._checked(changes)}
+                self._pending = values, make(values)
+            except DeerError as error:
+                return SetParametersResult(successful=False, reason=str(error))
+            return SetParametersResult(successful=True)
+
+        def accept(_: list[Parameter[Any]]) -> None:
+            if self._pending is not None:
+                (self._values, value), self._pending = self._pending, None
+                take(value)
+
+        first = make(dict(self._values))
+        self._node.add_on_set_parameters_callback(check)
+        self._node.add_post_set_parameters_callback(accept)
+        return first
+
+    def _checked(self, changes: list[Parameter[Any]]) -> dict[str, Any]:
+        """The changed values by name, those of other parameters left out; rclpy has checked types and ranges."""
+        found: dict[str, Any] = {}
+        for change in changes:
+            if change.name in self._values:
+                checked = self._checks[change.name](change.value) if change.name in self._checks else None
+                found[change.name] = change.value if checked is None else checked
+        return found
 
 
 @dataclass(frozen=True)
@@ -103,12 +204,33 @@ def arm(node: Node) -> ArmParameters:
     )
 
 
-def _sized(node: Node, name: str, default: list[Any], size: int, description: str, kind: str) -> list[Any]:
-    descriptor = ParameterDescriptor(description=description, read_only=True, additional_constraints=f"{size} {kind}")
-    values = list(_declare(node, name, default, descriptor, f"a list of {size} {kind}"))
+def _sized(
+    node: Node, name: str, default: list[Any], size: int, description: str, kind: str, read_only: bool
+) -> list[Any]:
+    constraint = f"{size} {kind}"
+    descriptor = ParameterDescriptor(description=description, read_only=read_only, additional_constraints=constraint)
+    values = list(_declare(node, name, default, descriptor, f"a list of {constraint}"))
+    _check_size(node, name, values, size)
+    return values
+
+
+def _one_of(choices: tuple[str, ...]) -> str:
+    return f"one of {', '.join(choices)}" if choices else "a text"
+
+
+def _check_choice(node: Node, name: str, value: str, choices: tuple[str, ...]) -> None:
+    if choices and value not in choices:
+        raise ConfigError(f"parameter {name} of node {node.get_name()} is {value!r}; it must be {_one_of(choices)}")
+
+
+def _check_size(node: Node, name: str, values: Any, size: int) -> None:
     if len(values) != size:
         raise ConfigError(f"parameter {name} of node {node.get_name()} has {len(values)} values; it must have {size}")
-    return values
+
+
+def _check_finite(node: Node, name: str, values: Any) -> None:
+    if not np.isfinite(values).all():
+        raise ConfigError(f"parameter {name} of node {node.get_name()} is {list(values)}; its values must be finite")
 
 
 def _declare(node: Node, name: str, default: Any, descriptor: ParameterDescriptor, allowed: str) -> Any:
