@@ -48,6 +48,7 @@ setup(
             "ros-geometry-msgs",
             "ros-diagnostic-msgs",
             "ros-lifecycle-msgs",
+            "ros-trajectory-msgs",
             "ros-rosgraph-msgs",
         ],
         "test": ["pytest", "hypothesis", "ruff", "mypy", "types-PyYAML", "einops", "einops-exts"],

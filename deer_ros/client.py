@@ -307,12 +307,16 @@ class StackClient:
         """Calls back with the present state of the safety node and then with each change."""
         from deer_msgs.msg import SafetyState
 
+        from deer_ros.control.watchdog import GateState
         from deer_ros.quality import LATCHED
 
-        names = {SafetyState.STOPPED: "STOPPED", SafetyState.HOLDING: "HOLDING", SafetyState.ARMED: "ARMED"}
+        told: list[SafetyReport] = []
 
         def receive(message: Any) -> None:
-            callback(SafetyReport(names[message.state], message.reason))
+            report = SafetyReport(GateState(message.state).name, message.reason)
+            if told != [report]:
+                told[:] = [report]
+                callback(report)
 
         self.node.create_subscription(SafetyState, graph.SAFETY_STATE, receive, LATCHED)
 

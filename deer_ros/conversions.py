@@ -12,7 +12,7 @@ from deer_policies.errors import ConfigError
 from deer_policies.interfaces import ExitReport
 
 if TYPE_CHECKING:
-    from builtin_interfaces.msg import Time
+    from builtin_interfaces.msg import Duration, Time
     from deer_msgs.msg import ExitReport as ExitReportMessage
     from sensor_msgs.msg import Image, JointState
 
@@ -67,6 +67,14 @@ def rgb_to_image(image: np.ndarray, stamp: Time, frame_id: str) -> Image:
     return message
 
 
+def joint_speeds(message: JointState, names: Sequence[str]) -> np.ndarray | None:
+    """Speeds (len(names),) float64 of the named joints, in that order; None if the driver does not tell them."""
+    if len(message.velocity) != len(message.name):
+        return None
+    speeds = dict(zip(message.name, message.velocity, strict=True))
+    return np.array([speeds.get(name, 0.0) for name in names], dtype=np.float64)
+
+
 def joint_positions(message: JointState, names: Sequence[str]) -> np.ndarray:
     """Positions (len(names),) float64 of the named joints, in that order.
 
@@ -98,6 +106,14 @@ def ns_to_stamp(nanoseconds: int) -> Time:
 
     seconds, rest = divmod(nanoseconds, 1_000_000_000)
     return Time(sec=seconds, nanosec=rest)
+
+
+def seconds_to_duration(seconds: float) -> Duration:
+    """The duration of a number of seconds, to the nanosecond."""
+    from builtin_interfaces.msg import Duration
+
+    whole, rest = divmod(round(seconds * 1e9), 1_000_000_000)
+    return Duration(sec=whole, nanosec=rest)
 
 
 def exit_report_to_message(report: ExitReport) -> ExitReportMessage:

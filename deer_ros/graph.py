@@ -19,10 +19,16 @@ SET_BUDGET = "set_budget"
 POLICY_ACTION = "policy/action"
 EXIT_REPORT = "policy/exit_report"
 ARM_TWIST = "arm/twist"
+ARM_TRAJECTORY = "arm/joint_trajectory"
 GRIPPER_COMMAND = "gripper/command"
+GRIPPER_ACTION = "gripper/gripper_cmd"
+OPERATOR_TWIST = "operator/twist"
+OPERATOR_GRIPPER = "operator/gripper"
 SAFETY_STATE = "safety/state"
 SAFETY_STOP = "safety/stop"
 SAFETY_ARM = "safety/arm"
+SAFETY_TAKEOVER = "safety/takeover"
+E_STOP = "safety/e_stop"
 SIMULATOR_RESET = "simulator/reset"
 BEGIN_SUBTASK = "simulator/begin_subtask"
 SUBTASK_DONE = "subtask_done"
@@ -90,7 +96,7 @@ class Bringup:
     local: bool
 
 
-_SAFETY = NodeDescription("safety", vital=True)
+_SAFETY = NodeDescription("safety", managed=True, vital=True)
 _POLICY = NodeDescription("policy", managed=True)
 _POLICY_ARGUMENTS = (
     Argument("policy", "policy", "name of a bundled policy, or path of a checkpoint"),

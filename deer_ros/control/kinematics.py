@@ -1,4 +1,4 @@
-"""Forward kinematics of the Franka Panda: from seven joint angles to the pose of the tool centre point (tcp).
+"""Kinematics of the Franka Panda: from seven joint angles and speeds to pose and twist of the tool centre point (tcp).
 
 Frames and offsets are those of the arm's published URDF (franka_description); euler angles follow CALVIN: fixed-axis
 roll, pitch, yaw, that is R = Rz(yaw) Ry(pitch) Rx(roll).
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from deer_policies.errors import ConfigError
+from deer_ros.control.action_codec import Twist
 
 JOINT_COUNT = 7
 
@@ -48,16 +49,35 @@ class ArmGeometry:
 
     def tcp_pose(self, joints_rad: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Position (3,) in m and euler angles (3,) in rad of the tool centre point, for joint angles (7,)."""
+        position, rotation, _, _ = self._chain(joints_rad)
+        return position, euler_from_rotation(rotation @ _about_z(_HAND_ANGLE_RAD))
+
+    def jacobian(self, joints_rad: np.ndarray) -> np.ndarray:
+        """Maps joint speeds to the twist of the tool centre point in base axes: (6, 7), linear rows first."""
+        position, _, origins, axes = self._chain(joints_rad)
+        return np.vstack((np.cross(axes, position - origins).T, axes.T))
+
+    def tcp_twist(self, joints_rad: np.ndarray, speeds_rad_s: np.ndarray) -> Twist:
+        """Twist of the tool centre point for joint angles (7,) and speeds (7,); raises ConfigError if not finite."""
+        speeds = np.asarray(speeds_rad_s, dtype=np.float64)
+        if speeds.shape != (JOINT_COUNT,) or not np.isfinite(speeds).all():
+            raise ConfigError(f"joint speeds {speeds.tolist()} must be {JOINT_COUNT} finite values in rad/s")
+        twist = self.jacobian(joints_rad) @ speeds
+        return Twist(twist[:3], twist[3:])
+
+    def _chain(self, joints_rad: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Position (3,) of the tool centre point, rotation (3, 3) of the flange, origins and axes (7, 3) of joints."""
         joints = np.asarray(joints_rad, dtype=np.float64)
         if joints.shape != (JOINT_COUNT,) or not np.isfinite(joints).all():
             raise ConfigError(f"joint angles {joints.tolist()} must be {JOINT_COUNT} finite values in rad")
         rotation = np.eye(3)
         position = np.array(self.base_position_m)
-        for (offset, twist), angle in zip(_JOINT_ORIGINS, joints, strict=True):
+        origins, axes = np.empty((JOINT_COUNT, 3)), np.empty((JOINT_COUNT, 3))
+        for index, ((offset, twist), angle) in enumerate(zip(_JOINT_ORIGINS, joints, strict=True)):
             position = position + rotation @ np.array(offset)
             rotation = rotation @ _about_x(twist) @ _about_z(float(angle))
-        position = position + rotation @ np.array((0.0, 0.0, _FLANGE_M + self.tcp_offset_m))
-        return position, euler_from_rotation(rotation @ _about_z(_HAND_ANGLE_RAD))
+            origins[index], axes[index] = position, rotation[:, 2]
+        return position + rotation @ np.array((0.0, 0.0, _FLANGE_M + self.tcp_offset_m)), rotation, origins, axes
 
 
 def euler_from_rotation(rotation: np.ndarray) -> np.ndarray:

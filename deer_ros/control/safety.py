@@ -1,4 +1,4 @@
-"""Limits on what goes to the arm: workspace box, speed, acceleration, gripper openings."""
+"""Limits on what goes to the arm: workspace box, speed, acceleration, jerk, gripper openings and rate."""
 
 from __future__ import annotations
 
@@ -9,6 +9,19 @@ import numpy as np
 from deer_policies.errors import ConfigError
 from deer_ros.control.action_codec import Twist
 
+SETTLING_S = 0.05
+"""Very near a wall, the speed towards it is at most what would reach it in this time."""
+
+_POSITIVE = (
+    "linear_speed_m_s",
+    "angular_speed_rad_s",
+    "linear_acceleration_m_s2",
+    "angular_acceleration_rad_s2",
+    "linear_jerk_m_s3",
+    "angular_jerk_rad_s3",
+    "gripper_rate_hz",
+)
+
 
 @dataclass(frozen=True)
 class SafetyLimits:
@@ -17,9 +30,10 @@ class SafetyLimits:
     Attributes:
         workspace_low_m, workspace_high_m: corners of the box that the tool centre point stays in, base frame.
         linear_speed_m_s, angular_speed_rad_s: magnitudes.
-        linear_acceleration_m_s2, angular_acceleration_rad_s2: magnitudes of the change between commands. Coming to a
-            standstill is never delayed; smooth braking is the arm controller's part.
+        linear_acceleration_m_s2, angular_acceleration_rad_s2: magnitudes.
+        linear_jerk_m_s3, angular_jerk_rad_s3: magnitudes of the change of acceleration in a second.
         gripper_closed_m, gripper_open_m: openings that the gripper's two actions ask for.
+        gripper_rate_hz: changes of the gripper's command in a second.
     """
 
     workspace_low_m: tuple[float, float, float]
@@ -28,8 +42,11 @@ class SafetyLimits:
     angular_speed_rad_s: float
     linear_acceleration_m_s2: float
     angular_acceleration_rad_s2: float
+    linear_jerk_m_s3: float
+    angular_jerk_rad_s3: float
     gripper_closed_m: float
     gripper_open_m: float
+    gripper_rate_hz: float
 
     def __post_init__(self) -> None:
         low, high = np.asarray(self.workspace_low_m), np.asarray(self.workspace_high_m)
@@ -37,12 +54,7 @@ class SafetyLimits:
             raise ConfigError(
                 f"workspace {low.tolist()} to {high.tolist()} must be two finite corners in m, low before high"
             )
-        for name in (
-            "linear_speed_m_s",
-            "angular_speed_rad_s",
-            "linear_acceleration_m_s2",
-            "angular_acceleration_rad_s2",
-        ):
+        for name in _POSITIVE:
             value = getattr(self, name)
             if not (np.isfinite(value) and value > 0.0):
                 raise ConfigError(f"safety limit {name} is {value}; it must be a positive finite number")
@@ -50,56 +62,48 @@ class SafetyLimits:
         if not (np.isfinite(openings).all() and openings[0] < openings[1]):
             raise ConfigError(f"gripper openings {openings} m must be finite, closed below open")
 
-    def limit_twist(
-        self, twist: Twist, previous: Twist, position_m: np.ndarray, period_s: float
-    ) -> tuple[Twist, tuple[str, ...]]:
-        """The twist within all limits, and what had to be limited, in words.
+    def limit_target(self, twist: Twist, position_m: np.ndarray) -> tuple[Twist, tuple[str, ...]]:
+        """The twist that may be headed for, and what had to be limited, in words.
 
-        Speed and acceleration keep the direction of the motion (of its change); the workspace, which comes last because
-        it counts most, takes away only the part that leads out of the box within one period.
+        Speed keeps its direction. The workspace, which comes last because it counts most, slows only the part that
+        leads towards a wall, so that half of the acceleration limit is enough to stop there; outside of the box, motion
+        back in is free and motion further out is zero.
 
         Args:
             twist: what is asked for.
-            previous: what went out last.
-            position_m: (3,) measured position of the tool centre point.
-            period_s: how long the twist acts.
+            position_m: (3,) position of the tool centre point.
         """
         reasons: list[str] = []
         linear = _limit_norm(twist.linear, self.linear_speed_m_s, "linear speed", reasons)
         angular = _limit_norm(twist.angular, self.angular_speed_rad_s, "angular speed", reasons)
-        linear = _limit_change(
-            linear, previous.linear, self.linear_acceleration_m_s2 * period_s, "linear acceleration", reasons
-        )
-        angular = _limit_change(
-            angular, previous.angular, self.angular_acceleration_rad_s2 * period_s, "angular acceleration", reasons
-        )
-        linear = self._keep_inside(linear, position_m, period_s, reasons)
-        return Twist(linear, angular), tuple(reasons)
-
-    def _keep_inside(
-        self, linear: np.ndarray, position_m: np.ndarray, period_s: float, reasons: list[str]
-    ) -> np.ndarray:
-        """Outside of the box, motion back in is free and motion further out is zero."""
-        room_down = np.minimum((np.asarray(self.workspace_low_m) - position_m) / period_s, 0.0)
-        room_up = np.maximum((np.asarray(self.workspace_high_m) - position_m) / period_s, 0.0)
-        inside = np.clip(linear, room_down, room_up)
-        if axes := [axis for axis, changed in zip("xyz", inside != linear, strict=True) if changed]:
+        room_down, room_up = self._room(position_m)
+        slow = np.clip(linear, -self._approach_m_s(room_down), self._approach_m_s(room_up))
+        if axes := [axis for axis, changed in zip("xyz", slow != linear, strict=True) if changed]:
             reasons.append(f"workspace limit in {', '.join(axes)}")
-        return inside
+        return Twist(slow, angular), tuple(reasons)
+
+    def keep_inside(self, linear: np.ndarray, position_m: np.ndarray, period_s: float) -> np.ndarray:
+        """The velocity (3,) without the part that leaves the box within one period: the last word on every command."""
+        room_down, room_up = self._room(position_m)
+        return np.clip(linear, -room_down / period_s, room_up / period_s)
+
+    def _approach_m_s(self, room_m: np.ndarray) -> np.ndarray:
+        """Greatest speed towards a wall `room_m` away: braked evenly, and settling where that would end abruptly."""
+        braking = self.linear_acceleration_m_s2 / 2
+        settling_m = braking * SETTLING_S**2
+        even = np.sqrt(2 * braking * np.maximum(room_m - settling_m / 2, 0.0))
+        return np.where(room_m < settling_m, room_m / SETTLING_S, even)
+
+    def _room(self, position_m: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Distances (3,) to the lower and to the upper walls, none below zero."""
+        down = np.maximum(position_m - np.asarray(self.workspace_low_m), 0.0)
+        up = np.maximum(np.asarray(self.workspace_high_m) - position_m, 0.0)
+        return down, up
 
 
 def _limit_norm(values: np.ndarray, most: float, name: str, reasons: list[str]) -> np.ndarray:
     norm = float(np.linalg.norm(values))
     if norm <= most:
         return values
-    reasons.append(f"{name} limited from {norm:.3g} to {most:.3g}")
+    reasons.append(f"{name} limited to {most:.3g}")
     return values * (most / norm)
-
-
-def _limit_change(values: np.ndarray, previous: np.ndarray, most: float, name: str, reasons: list[str]) -> np.ndarray:
-    change = values - previous
-    norm = float(np.linalg.norm(change))
-    if norm <= most or not values.any():
-        return values
-    reasons.append(f"{name} limited")
-    return previous + change * (most / norm)

@@ -30,6 +30,7 @@ from deer_ros import graph, parameters
 from deer_ros.control.action_queue import ActionQueue, QueuedAction
 from deer_ros.control.goal import Goal, GoalLimits, GoalOutcome, gripper_action_now
 from deer_ros.control.policy_runner import PolicyRunner, StaleObservationError, StepRequest, StepResult
+from deer_ros.control.watchdog import GateState
 from deer_ros.conversions import stamp_to_s
 from deer_ros.diagnostics import DiagnosticsPublisher, Health
 from deer_ros.inbox import ExecutorInbox
@@ -42,6 +43,8 @@ from deer_ros.quality import COMMANDS, LATCHED
 
 CHECK_PERIOD_S = 0.05
 LATENCIES_KEPT = 300
+SAFETY_SILENT_S = 1.0
+"""A safety node that says nothing for so long has failed: it repeats its state five times a second."""
 
 
 BUDGET = {
@@ -118,6 +121,7 @@ class PolicyNode(ManagedNode):
         self._newest_stamp_s = -np.inf
         self._last_gripper: float | None = None
         self._stopped = ""
+        self._safety_heard_s: float | None = None
         self._latencies_ms: deque[float] = deque(maxlen=LATENCIES_KEPT)
         self._inbox = ExecutorInbox(self)
         DiagnosticsPublisher(self, self._health)
@@ -171,7 +175,9 @@ class PolicyNode(ManagedNode):
         """Begins a goal; the one before it ends. It acts from the first frame that comes in from now on."""
         assert self._runner is not None
         if self._stopped:
-            raise ConfigError(f"the safety node is stopped ({self._stopped}); call safety/arm first")
+            raise ConfigError(
+                f"the safety node lets nothing pass ({self._stopped}); call safety/arm first, or end the takeover"
+            )
         if self._refuses:
             self._refuse_unknown(instruction)
         goal = Goal(
@@ -294,9 +300,15 @@ class PolicyNode(ManagedNode):
             self._after_end(goal)
 
     def _on_safety(self, message: SafetyState) -> None:
-        self._stopped = (message.reason or "no reason given") if message.state == SafetyState.STOPPED else ""
-        if self._stopped and self._goal is not None:
-            self._end(self._goal, GoalOutcome.FAILED, f"the safety node is stopped: {self._stopped}")
+        self._safety_heard_s = time.monotonic()
+        closed = message.state in (GateState.STOPPED, GateState.TAKEN_OVER)
+        self._close(f"{GateState(message.state).name}: {message.reason}" if closed else "")
+
+    def _close(self, stopped: str) -> None:
+        """Why the safety node lets no action pass, or nothing; a goal can't go on then."""
+        self._stopped = stopped
+        if stopped and self._goal is not None:
+            self._end(self._goal, GoalOutcome.FAILED, f"the safety node lets nothing pass: {stopped}")
 
     async def _on_budget(self, request: SetBudget.Request, response: SetBudget.Response) -> SetBudget.Response:
         """Waits for the model's thread without holding up the executor: it has a callback group of its own, since the
@@ -318,6 +330,9 @@ class PolicyNode(ManagedNode):
         return response
 
     def _check(self) -> None:
+        heard_s = self._safety_heard_s
+        if heard_s is not None and time.monotonic() - heard_s > SAFETY_SILENT_S:
+            self._close(f"nothing heard of it for {SAFETY_SILENT_S:g} s; is it running?")
         goal = self._goal
         if goal is not None and goal.check(time.monotonic(), self._limits, self._frames.trouble):
             self._after_end(goal)
