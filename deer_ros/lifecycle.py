@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable
+from typing import Any
 
 from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from rclpy.lifecycle import Node as LifecycleNode
@@ -18,8 +19,8 @@ class ManagedNode(LifecycleNode):
     transition can be tried again; `halt` runs before everything that ends activity, with the reason for it.
     """
 
-    def __init__(self, name: str) -> None:
-        super().__init__(name)
+    def __init__(self, name: str, **options: Any) -> None:
+        super().__init__(name, **options)
         self.active = False
 
     def set_up(self) -> None:

@@ -72,6 +72,12 @@ def texts(node: Node, name: str, default: tuple[str, ...], size: int, descriptio
     return tuple(_sized(node, name, list(default), size, description, "texts", True))
 
 
+def names(node: Node, name: str, default: tuple[str, ...], description: str) -> tuple[str, ...]:
+    """A list of texts, as many as there are."""
+    descriptor = ParameterDescriptor(description=description, read_only=True, additional_constraints="a list of names")
+    return tuple(str(value) for value in _declare(node, name, list(default), descriptor, "a list of names"))
+
+
 def numbers(
     node: Node, name: str, default: tuple[float, ...], description: str, *, read_only: bool = True
 ) -> tuple[float, ...]:
