@@ -1,6 +1,6 @@
 """What each node of the graph publishes, subscribes, serves and calls, hidden endpoints included.
 
-Permissions are made from it (`deer_ros.security`), and `tests/ros/test_endpoints.py` holds it against the running nodes.
+Permissions are made from it (`deer_ros.security`); `tests/ros/test_endpoints.py` holds it against the running nodes.
 Names are relative to the namespace, private (`~/`, below the node's own name) or absolute, as rclpy takes them.
 """
 
@@ -144,7 +144,7 @@ OUTSIDERS: dict[str, Endpoints] = {
         subscribes=(graph.ARM_TWIST, graph.GRIPPER_COMMAND),
     ),
 }
-"""Who talks to the graph from outside: whoever gives instructions (`StackClient`), whoever only listens, and on a real arm
+"""Who talks to the graph from outside: who gives instructions (`StackClient`), who only listens, and on a real arm
 the driver and the cameras."""
 
 CLIENT_NAME = "stack_client"

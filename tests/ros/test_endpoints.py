@@ -1,4 +1,4 @@
-"""The description of every node's endpoints, held against the nodes that run: neither may have one that the other lacks."""
+"""The description of every node's endpoints, held against the running nodes: neither has one that the other lacks."""
 
 import time
 from dataclasses import fields
