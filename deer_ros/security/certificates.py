@@ -1,4 +1,4 @@
-"""Keys and certificates: one authority of its own for each keystore, one identity for each enclave, signed documents."""
+"""Keys and certificates: an authority of its own for each keystore, an identity for each enclave, signed documents."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The two XML documents of DDS Security: permissions of an enclave, and governance of a domain.
 
-Formats: OMG DDS Security 1.1, sections 9.4.1.2 (governance) and 9.4.1.3 (permissions). Names of ROS 2 on DDS: REP 2000's
-`rt/` topics, `rq/...Request` and `rr/...Reply` of services (https://design.ros2.org/articles/topic_and_service_names.html).
+Formats: OMG DDS Security 1.1, sections 9.4.1.2 (governance) and 9.4.1.3 (permissions). ROS 2's names on DDS (`rt/`,
+`rq/...Request`, `rr/...Reply`): https://design.ros2.org/articles/topic_and_service_names.html
 """
 
 from __future__ import annotations
