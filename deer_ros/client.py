@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import queue
 import threading
 import time
@@ -13,7 +12,8 @@ from typing import Any
 
 from deer_policies.errors import BudgetError, SimulatorError
 from deer_policies.interfaces import Budget
-from deer_ros import graph
+from deer_ros import graph, network
+from deer_ros.endpoints import CLIENT_NAME
 from deer_ros.errors import StackError
 from deer_ros.reports import (
     FollowResult,
@@ -25,6 +25,7 @@ from deer_ros.reports import (
     StepFeedback,
     StepReport,
 )
+from deer_ros.security.enforcing import client_arguments
 
 POLL_S = 0.1
 """How often a waiting call looks whether the stack is still alive."""
@@ -90,10 +91,18 @@ class StackClient:
     Args:
         domain_id: ROS domain; None takes ROS_DOMAIN_ID.
         check: called while waiting; raises if the stack can no longer answer (`Stack.check`).
+        reach: network that the process gets with its first node; None as `deer_ros.network.enter` says.
+        security: ROS arguments of its enclave; None takes the operator's if the environment turns SROS 2 on.
     """
 
-    def __init__(self, domain_id: int | None = None, check: Callable[[], None] | None = None) -> None:
-        os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    def __init__(
+        self,
+        domain_id: int | None = None,
+        check: Callable[[], None] | None = None,
+        reach: str | None = None,
+        security: Sequence[str] | None = None,
+    ) -> None:
+        network.enter(reach)
         import rclpy
         from deer_msgs.action import FollowInstruction
         from deer_msgs.srv import BeginSubtask, ResetSimulator, SetBudget
@@ -103,9 +112,14 @@ class StackClient:
         from std_srvs.srv import Trigger
 
         self._context = rclpy.Context()
-        rclpy.init(context=self._context, domain_id=domain_id, signal_handler_options=SignalHandlerOptions.NO)
+        rclpy.init(
+            args=client_arguments() if security is None else list(security),
+            context=self._context,
+            domain_id=domain_id,
+            signal_handler_options=SignalHandlerOptions.NO,
+        )
         self.node = rclpy.create_node(
-            f"stack_client_{uuid.uuid4().hex[:8]}", context=self._context, use_global_arguments=False
+            f"{CLIENT_NAME}_{uuid.uuid4().hex[:8]}", context=self._context, use_global_arguments=False
         )
         self._check = check
         self._follow: Any = ActionClient(self.node, FollowInstruction, graph.FOLLOW_INSTRUCTION)

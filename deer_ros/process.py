@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from deer_policies.errors import DeerError
+from deer_ros import network
 
 if TYPE_CHECKING:
     from rclpy.node import Node
@@ -34,6 +35,7 @@ def run(make_node: Callable[[], Node], args: list[str] | None = None) -> int:
     try:
         rclpy.init(args=args)
         node = make_node()
+        network.refuse_wide_sockets()
         executor = SingleThreadedExecutor()
         executor.add_node(node)
         executor.spin()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from deer_policies.errors import ConfigError
@@ -18,6 +19,22 @@ OVERRIDE = "ROS_SECURITY_ENCLAVE_OVERRIDE"
 def environment(keystore: Path) -> dict[str, str]:
     """Variables with which ROS 2 takes part only with keys, and only in what its permissions say."""
     return {KEYSTORE: str(keystore.resolve()), ENABLE: "true", STRATEGY: "Enforce"}
+
+
+@contextmanager
+def entered(keystore: Path | None) -> Iterator[None]:
+    """Gives this process that environment while it makes a ROS context; None changes nothing."""
+    wanted = {} if keystore is None else environment(keystore)
+    before = {name: os.environ.get(name) for name in wanted}
+    os.environ.update(wanted)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def arguments(keystore: Path, name: str, namespace: str = "") -> list[str]:
