@@ -103,24 +103,13 @@ class StackClient:
         security: Sequence[str] | None = None,
     ) -> None:
         network.enter(reach)
-        import rclpy
         from deer_msgs.action import FollowInstruction
         from deer_msgs.srv import BeginSubtask, ResetSimulator, SetBudget
         from rclpy.action import ActionClient
         from rclpy.executors import SingleThreadedExecutor
-        from rclpy.signals import SignalHandlerOptions
         from std_srvs.srv import Trigger
 
-        self._context = rclpy.Context()
-        rclpy.init(
-            args=client_arguments() if security is None else list(security),
-            context=self._context,
-            domain_id=domain_id,
-            signal_handler_options=SignalHandlerOptions.NO,
-        )
-        self.node = rclpy.create_node(
-            f"{CLIENT_NAME}_{uuid.uuid4().hex[:8]}", context=self._context, use_global_arguments=False
-        )
+        self._context, self.node = _joined(domain_id, client_arguments() if security is None else list(security))
         self._check = check
         self._follow: Any = ActionClient(self.node, FollowInstruction, graph.FOLLOW_INSTRUCTION)
         self._reset: Any = self.node.create_client(ResetSimulator, graph.SIMULATOR_RESET)
@@ -366,6 +355,27 @@ class StackClient:
 
         with contextlib.suppress(ExternalShutdownException):
             self._executor.spin()
+
+
+def _joined(domain_id: int | None, arguments: list[str]) -> tuple[Any, Any]:
+    """A ROS context and a node of a name of its own. Raises StackError if ROS does not let this process take part."""
+    import rclpy
+    from rclpy.impl.implementation_singleton import rclpy_implementation
+    from rclpy.signals import SignalHandlerOptions
+
+    context = rclpy.Context()
+    try:
+        rclpy.init(
+            args=arguments or None,
+            context=context,
+            domain_id=domain_id,
+            signal_handler_options=SignalHandlerOptions.NO,
+        )
+        name = f"{CLIENT_NAME}_{uuid.uuid4().hex[:8]}"
+        return context, rclpy.create_node(name, context=context, use_global_arguments=False)
+    except rclpy_implementation.RCLError as error:
+        context.try_shutdown()
+        raise StackError(f"ROS 2 does not let this process take part: {error}") from error
 
 
 def _step_feedback(message: Any) -> StepFeedback:

@@ -34,18 +34,16 @@ def launch_description(name: str) -> Any:
         )
         for argument in bringup.arguments
     ]
-    surroundings = OpaqueFunction(function=_surroundings)
+    surroundings = OpaqueFunction(function=_network)
     return LaunchDescription([*arguments, surroundings, OpaqueFunction(function=partial(_nodes, bringup))])
 
 
-def _surroundings(context: Any) -> list[Action]:
-    """Sets the environment variables of the network and the security that were asked for."""
+def _network(context: Any) -> list[Action]:
+    """Sets the environment variables of the network that was asked for."""
     from launch.actions import SetEnvironmentVariable, UnsetEnvironmentVariable
 
     given = dict(context.environment)
     wanted = network.environment(context.launch_configurations["network"], given)
-    if keystore := context.launch_configurations["security"]:
-        wanted |= enforcing.environment(Path(keystore))
     return [
         *(UnsetEnvironmentVariable(name) for name in sorted({*given} - {*wanted})),
         *(SetEnvironmentVariable(name, value) for name, value in wanted.items() if given.get(name) != value),
@@ -107,6 +105,7 @@ def _settings(bringup: graph.Bringup, node: graph.NodeDescription, context: Any)
         if argument.node == node.name and context.launch_configurations[argument.name]
     }
     keystore, namespace = (context.launch_configurations[name] for name in ("security", "namespace"))
+    secured = enforcing.environment(Path(keystore)) if keystore else {}
     enclave = enforcing.arguments(Path(keystore), node.name, namespace) if keystore else []
     return {
         "package": "deer_ros",
@@ -115,5 +114,6 @@ def _settings(bringup: graph.Bringup, node: graph.NodeDescription, context: Any)
         "namespace": namespace,
         "output": "screen",
         "ros_arguments": enclave,
+        "additional_env": secured,
         "parameters": [context.launch_configurations["params"], *([given] if given else [])],
     }
