@@ -21,7 +21,7 @@ setup(
     package_data={
         "deer_policies": ["checkpoints/*", "py.typed"],
         "deer_sim": ["wordings/*.yaml", "py.typed"],
-        "deer_ros": ["config/*.yaml", "templates/*", "py.typed"],
+        "deer_ros": ["config/*.yaml", "config/*.xml", "templates/*", "py.typed"],
     },
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
@@ -36,6 +36,7 @@ setup(
         "sim": ["pybullet", "gymnasium", "pillow", "av", "scipy"],
         "lerobot": ["pyarrow"],
         "quantisation": ["torchao"],
+        "security": ["cryptography"],
         "ray": ["ray"],
         "cli": ["rich", "jinja2", "optuna"],
         "ros": [

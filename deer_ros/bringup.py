@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from deer_policies.errors import ConfigError
-from deer_ros import graph
+from deer_ros import endpoints, graph, network
 from deer_ros.client import StackClient
 from deer_ros.errors import StackError
 from deer_ros.process import STOP_WITH_STDIN
+from deer_ros.security import enforcing
 
 STOP_TIMEOUT_S = 4.0
 """A process that is still there this long after SIGINT is killed."""
@@ -40,6 +41,8 @@ class StackConfig:
         domain_id: ROS domain; None draws a free one.
         log_folder: takes the nodes' output, one file each; None leaves it on this process' output.
         managed_up: whether managed nodes are configured and activated.
+        network: who may reach the nodes, one of `deer_ros.network.NETWORKS`.
+        security: keystore of `deer security`, with which SROS 2 is enforced; None leaves it to the environment.
     """
 
     bringup: str = "simulation"
@@ -48,6 +51,8 @@ class StackConfig:
     domain_id: int | None = None
     log_folder: Path | None = None
     managed_up: bool = True
+    network: str = network.LOOPBACK
+    security: Path | None = None
 
     def __post_init__(self) -> None:
         if self.bringup not in graph.BRINGUPS:
@@ -59,6 +64,9 @@ class StackConfig:
             raise ConfigError(f"domain_id is {self.domain_id}; it must be in 0..{MAX_DOMAIN_ID}")
         if not self.parameters.is_file():
             raise ConfigError(f"there is no parameter file {self.parameters}")
+        network.checked_network(self.network)
+        for name in (*names, endpoints.OPERATOR):
+            self.enclave(name)
 
     @property
     def nodes(self) -> tuple[graph.NodeDescription, ...]:
@@ -69,6 +77,15 @@ class StackConfig:
     def parameters(self) -> Path:
         """The parameter file in use."""
         return self.parameter_file or graph.CONFIG_FOLDER / f"{self.bringup}.yaml"
+
+    def enclave(self, name: str) -> list[str]:
+        """ROS arguments that put a node or the client into its enclave. Raises ConfigError if the keystore lacks it."""
+        return [] if self.security is None else enforcing.arguments(self.security, name)
+
+    def environment(self, given: Mapping[str, str]) -> dict[str, str]:
+        """The environment `given` with the network and the security of this stack."""
+        secured = {} if self.security is None else enforcing.environment(self.security)
+        return {**network.environment(self.network, given), **secured}
 
 
 class Stack:
@@ -107,11 +124,9 @@ class Stack:
 
     @property
     def environment(self) -> dict[str, str]:
-        """Environment of the nodes: the stack's domain, traffic kept on this machine, an end with this process."""
+        """Environment of the nodes: the stack's domain, network and security, an end with this process."""
         own = {"ROS_DOMAIN_ID": str(self.domain_id), "PYTHONUNBUFFERED": "1", STOP_WITH_STDIN: "1"}
-        if graph.BRINGUPS[self.config.bringup].local:
-            own["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
-        return {**os.environ, **own}
+        return {**self.config.environment(os.environ), **own}
 
     def start(self, timeout_s: float = 120.0) -> None:
         """Starts the processes and brings the managed nodes to active, in the order of the graph."""
@@ -120,7 +135,7 @@ class Stack:
         for node in self.config.nodes:
             self.processes[node.name] = self._spawn(node)
         self._watcher.start()
-        self._client = StackClient(self.domain_id, self.check)
+        self._client = self._make_client()
         for node in self.config.nodes:
             if node.managed and self.config.managed_up:
                 self._await_managed(node.name, timeout_s)
@@ -155,8 +170,15 @@ class Stack:
         self._stop_processes()
         self._folder.cleanup()
 
+    def _make_client(self) -> StackClient:
+        """A client with the network and the security of the nodes."""
+        enclave = ["--ros-args", *self.config.enclave(endpoints.OPERATOR)] if self.config.security else None
+        with enforcing.entered(self.config.security):
+            return StackClient(self.domain_id, self.check, self.config.network, enclave)
+
     def _spawn(self, node: graph.NodeDescription) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", node.module, "--ros-args", "--params-file", str(self.config.parameters)]
+        command += self.config.enclave(node.name)
         if overrides := self.config.overrides.get(node.name):
             command += ["--params-file", str(self._write_overrides(node.name, overrides))]
         log = None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import queue
 import threading
 import time
@@ -13,7 +12,8 @@ from typing import Any
 
 from deer_policies.errors import BudgetError, SimulatorError
 from deer_policies.interfaces import Budget
-from deer_ros import graph
+from deer_ros import graph, network
+from deer_ros.endpoints import CLIENT_NAME
 from deer_ros.errors import StackError
 from deer_ros.reports import (
     FollowResult,
@@ -25,6 +25,7 @@ from deer_ros.reports import (
     StepFeedback,
     StepReport,
 )
+from deer_ros.security.enforcing import client_arguments
 
 POLL_S = 0.1
 """How often a waiting call looks whether the stack is still alive."""
@@ -90,23 +91,25 @@ class StackClient:
     Args:
         domain_id: ROS domain; None takes ROS_DOMAIN_ID.
         check: called while waiting; raises if the stack can no longer answer (`Stack.check`).
+        reach: network that the process gets with its first node; None as `deer_ros.network.enter` says.
+        security: ROS arguments of its enclave; None takes the operator's if the environment turns SROS 2 on.
     """
 
-    def __init__(self, domain_id: int | None = None, check: Callable[[], None] | None = None) -> None:
-        os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-        import rclpy
+    def __init__(
+        self,
+        domain_id: int | None = None,
+        check: Callable[[], None] | None = None,
+        reach: str | None = None,
+        security: Sequence[str] | None = None,
+    ) -> None:
+        network.enter(reach)
         from deer_msgs.action import FollowInstruction
         from deer_msgs.srv import BeginSubtask, ResetSimulator, SetBudget
         from rclpy.action import ActionClient
         from rclpy.executors import SingleThreadedExecutor
-        from rclpy.signals import SignalHandlerOptions
         from std_srvs.srv import Trigger
 
-        self._context = rclpy.Context()
-        rclpy.init(context=self._context, domain_id=domain_id, signal_handler_options=SignalHandlerOptions.NO)
-        self.node = rclpy.create_node(
-            f"stack_client_{uuid.uuid4().hex[:8]}", context=self._context, use_global_arguments=False
-        )
+        self._context, self.node = _joined(domain_id, client_arguments() if security is None else list(security))
         self._check = check
         self._follow: Any = ActionClient(self.node, FollowInstruction, graph.FOLLOW_INSTRUCTION)
         self._reset: Any = self.node.create_client(ResetSimulator, graph.SIMULATOR_RESET)
@@ -356,6 +359,27 @@ class StackClient:
 
         with contextlib.suppress(ExternalShutdownException):
             self._executor.spin()
+
+
+def _joined(domain_id: int | None, arguments: list[str]) -> tuple[Any, Any]:
+    """A ROS context and a node of a name of its own. Raises StackError if ROS does not let this process take part."""
+    import rclpy
+    from rclpy.impl.implementation_singleton import rclpy_implementation
+    from rclpy.signals import SignalHandlerOptions
+
+    context = rclpy.Context()
+    try:
+        rclpy.init(
+            args=arguments or None,
+            context=context,
+            domain_id=domain_id,
+            signal_handler_options=SignalHandlerOptions.NO,
+        )
+        name = f"{CLIENT_NAME}_{uuid.uuid4().hex[:8]}"
+        return context, rclpy.create_node(name, context=context, use_global_arguments=False)
+    except rclpy_implementation.RCLError as error:
+        context.try_shutdown()
+        raise StackError(f"ROS 2 does not let this process take part: {error}") from error
 
 
 def _step_feedback(message: Any) -> StepFeedback:

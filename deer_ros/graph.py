@@ -87,13 +87,11 @@ class Bringup:
         description: one line.
         nodes: in the order in which they start.
         arguments: of the command line; everything else is in the parameter file.
-        local: whether all traffic is kept on this machine.
     """
 
     description: str
     nodes: tuple[NodeDescription, ...]
     arguments: tuple[Argument, ...]
-    local: bool
 
 
 _SAFETY = NodeDescription("safety", managed=True, vital=True)
@@ -113,13 +111,11 @@ BRINGUPS: dict[str, Bringup] = {
             Argument("mode", "simulator", "how time advances: lockstep or real_time"),
             *_POLICY_ARGUMENTS,
         ),
-        local=True,
     ),
     "arm": Bringup(
         "safety and policy for a real arm, whose driver and cameras run already",
         (_SAFETY, _POLICY),
         _POLICY_ARGUMENTS,
-        local=False,
     ),
 }
 """By name; the launch file and the parameter file of a bring-up are called after it."""

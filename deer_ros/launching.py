@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 from typing import Any
 
-from deer_ros import graph
+from deer_ros import graph, network
+from deer_ros.security import enforcing
 
 Action = Any
 """A `launch.action.Action`; the package `launch` exists on ROS 2 machines only."""
@@ -14,7 +16,7 @@ Action = Any
 def launch_description(name: str) -> Any:
     """The nodes of bring-up `name` with its arguments; managed nodes are brought to active, and if a vital node ends,
     everything ends."""
-    from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable
+    from launch.actions import DeclareLaunchArgument, OpaqueFunction
 
     from launch import LaunchDescription  # type: ignore[attr-defined]  # mypy sees our folder of that name
 
@@ -23,6 +25,8 @@ def launch_description(name: str) -> Any:
     arguments: list[Action] = [
         DeclareLaunchArgument("params", default_value=packaged, description="parameter file"),
         DeclareLaunchArgument("namespace", default_value="", description="namespace of all nodes"),
+        DeclareLaunchArgument("network", default_value=network.LOOPBACK, description=network.NETWORK_DESCRIPTION),
+        DeclareLaunchArgument("security", default_value="", description="keystore of `deer security`; empty: none"),
     ]
     arguments += [
         DeclareLaunchArgument(
@@ -30,9 +34,20 @@ def launch_description(name: str) -> Any:
         )
         for argument in bringup.arguments
     ]
-    if bringup.local:
-        arguments.append(SetEnvironmentVariable("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST"))
-    return LaunchDescription([*arguments, OpaqueFunction(function=partial(_nodes, bringup))])
+    surroundings = OpaqueFunction(function=_network)
+    return LaunchDescription([*arguments, surroundings, OpaqueFunction(function=partial(_nodes, bringup))])
+
+
+def _network(context: Any) -> list[Action]:
+    """Sets the environment variables of the network that was asked for."""
+    from launch.actions import SetEnvironmentVariable, UnsetEnvironmentVariable
+
+    given = dict(context.environment)
+    wanted = network.environment(context.launch_configurations["network"], given)
+    return [
+        *(UnsetEnvironmentVariable(name) for name in sorted({*given} - {*wanted})),
+        *(SetEnvironmentVariable(name, value) for name, value in wanted.items() if given.get(name) != value),
+    ]
 
 
 def _nodes(bringup: graph.Bringup, context: Any) -> list[Action]:
@@ -89,11 +104,16 @@ def _settings(bringup: graph.Bringup, node: graph.NodeDescription, context: Any)
         for argument in bringup.arguments
         if argument.node == node.name and context.launch_configurations[argument.name]
     }
+    keystore, namespace = (context.launch_configurations[name] for name in ("security", "namespace"))
+    secured = enforcing.environment(Path(keystore)) if keystore else {}
+    enclave = enforcing.arguments(Path(keystore), node.name, namespace) if keystore else []
     return {
         "package": "deer_ros",
         "executable": node.executable,
         "name": node.name,
-        "namespace": context.launch_configurations["namespace"],
+        "namespace": namespace,
         "output": "screen",
+        "ros_arguments": enclave,
+        "additional_env": secured,
         "parameters": [context.launch_configurations["params"], *([given] if given else [])],
     }

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from deer_policies.errors import DeerError
+from deer_ros import network
+from deer_ros.errors import StackError
 
 if TYPE_CHECKING:
     from rclpy.node import Node
@@ -32,8 +34,9 @@ def run(make_node: Callable[[], Node], args: list[str] | None = None) -> int:
         threading.Thread(target=_stop_with_stdin, daemon=True).start()
     node = None
     try:
-        rclpy.init(args=args)
+        _start(args)
         node = make_node()
+        network.refuse_wide_sockets()
         executor = SingleThreadedExecutor()
         executor.add_node(node)
         executor.spin()
@@ -50,6 +53,17 @@ def run(make_node: Callable[[], Node], args: list[str] | None = None) -> int:
             node.destroy_node()
         rclpy.try_shutdown()
     return 0
+
+
+def _start(args: list[str] | None) -> None:
+    """Starts ROS. Raises StackError if it does not let this process take part, as with keys that are missing."""
+    import rclpy
+    from rclpy.impl.implementation_singleton import rclpy_implementation
+
+    try:
+        rclpy.init(args=args)
+    except rclpy_implementation.RCLError as error:
+        raise StackError(f"ROS 2 does not let this process take part: {error}") from error
 
 
 def _stop_with_stdin() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from deer_policies.errors import ConfigError
-from deer_ros import graph
+from deer_ros import graph, network
 
 HELP = "start the nodes and keep them running until Ctrl-C"
 
@@ -19,6 +19,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--params", type=Path, help="parameter file instead of the packaged one")
     parser.add_argument("--domain-id", type=int, help="ROS domain to join (default: ROS_DOMAIN_ID, else 0)")
     parser.add_argument("--logs", type=Path, help="folder for the nodes' output, instead of the terminal")
+    parser.add_argument(
+        "--network", default=network.LOOPBACK, choices=network.NETWORKS, help=network.NETWORK_DESCRIPTION
+    )
+    parser.add_argument("--security", type=Path, help="keystore of `deer security`; nodes then talk only as it permits")
     for argument in _arguments():
         parser.add_argument(f"--{argument.name}", help=argument.description + " (default: from the parameter file)")
 
@@ -41,6 +45,8 @@ def run(arguments: argparse.Namespace) -> int:
         overrides=overrides(arguments),
         domain_id=domain_from_environment() if arguments.domain_id is None else arguments.domain_id,
         log_folder=arguments.logs,
+        network=arguments.network,
+        security=arguments.security,
     )
     print(f"starting {', '.join(node.name for node in config.nodes)} on ROS_DOMAIN_ID={config.domain_id}", flush=True)
     with Stack(config) as stack:

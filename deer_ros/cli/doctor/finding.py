@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from deer_policies.errors import ConfigError
+from deer_ros import network
 
 PROBE_TIMEOUT_S = 60.0
 
@@ -63,7 +64,7 @@ def probe(code: str, timeout_s: float = PROBE_TIMEOUT_S) -> ProbeResult:
     try:
         done = subprocess.run(
             [sys.executable, "-c", code],
-            env={**os.environ, "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"},
+            env=network.environment(network.LOOPBACK, os.environ),
             capture_output=True,
             text=True,
             timeout=timeout_s,

@@ -1,0 +1,134 @@
+"""Nothing listens beyond loopback unless asked: the environments that say so, and the sockets of real processes."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+
+from deer_policies.errors import ConfigError
+from deer_ros import graph, network
+from deer_ros.bringup import Stack, StackConfig, free_domain_id
+from deer_ros.errors import StackError
+from deer_ros.network import BoundSocket
+
+LISTENER = """
+import os, sys
+from deer_ros import network
+from deer_ros.client import StackClient
+with StackClient(int(sys.argv[1])):
+    print(*network.bound_sockets(os.getpid()), sep=";", flush=True)
+"""
+PLAIN = {name: value for name, value in os.environ.items() if not name.startswith(("ROS_", "FAST", "DEER_"))}
+
+
+def wide(pid):
+    """The sockets of a process that other machines can reach."""
+    return [bound for bound in network.bound_sockets(pid) if not bound.on_loopback]
+
+
+@pytest.mark.parametrize("bringup", list(graph.BRINGUPS))
+def test_a_stack_binds_nothing_beyond_loopback(bringup, tiny_checkpoint, tmp_path):
+    config = StackConfig(
+        bringup, overrides={"policy": {"policy": str(tiny_checkpoint)}}, log_folder=tmp_path / "logs", managed_up=False
+    )
+    with Stack(config) as stack:
+        for process in stack.processes.values():
+            deadline = time.monotonic() + 20.0
+            while not network.bound_sockets(process.pid) and time.monotonic() < deadline:
+                time.sleep(0.1)
+        time.sleep(1.0)
+        for name, process in stack.processes.items():
+            assert network.bound_sockets(process.pid), name
+            assert wide(process.pid) == [], name
+
+
+def run_listener(environment):
+    done = subprocess.run(
+        [sys.executable, "-c", LISTENER, str(free_domain_id())],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=True,
+    )
+    return done.stdout.strip().split(";")
+
+
+def test_a_client_binds_nothing_beyond_loopback_unless_its_environment_asks():
+    assert all(" 127.0.0.1:" in bound for bound in run_listener(PLAIN))
+    assert any(" 0.0.0.0:" in bound for bound in run_listener({**PLAIN, network.RANGE: "LOCALHOST"}))
+
+
+def test_a_node_that_is_bound_wider_ends_and_says_where():
+    """As if the middleware did not follow the profile, which an empty one brings about."""
+    environment = network.environment(network.LOOPBACK, PLAIN) | dict.fromkeys(network.PROFILE_VARIABLES, "/dev/null")
+    environment["ROS_DOMAIN_ID"] = str(free_domain_id())
+    environment[network.RANGE] = "LOCALHOST"
+    done = subprocess.run(
+        [sys.executable, "-m", "deer_ros.nodes.safety_node"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert done.returncode == 2
+    assert "listens beyond loopback (udp 0.0.0.0:" in done.stderr
+
+
+def test_the_loopback_network_is_a_profile():
+    wanted = network.environment(network.LOOPBACK, {"PATH": "/bin", network.RANGE: "SUBNET"})
+    assert wanted["PATH"] == "/bin"
+    assert wanted[network.RANGE] == "SYSTEM_DEFAULT"
+    assert {wanted[name] for name in network.PROFILE_VARIABLES} == {str(network.PROFILE)}
+    assert "127.0.0.1" in network.PROFILE.read_text()
+
+
+@pytest.mark.parametrize(
+    "given", [{"RMW_IMPLEMENTATION": "rmw_cyclonedds_cpp"}, {"FASTDDS_DEFAULT_PROFILES_FILE": "/my/own.xml"}]
+)
+def test_other_middleware_and_own_profiles_stay_on_the_machine(given):
+    assert network.environment(network.LOOPBACK, given) == {**given, network.RANGE: "LOCALHOST"}
+
+
+def test_the_subnet_is_there_when_asked_for():
+    inherited = network.environment(network.LOOPBACK, {"PATH": "/bin"})
+    assert network.environment(network.SUBNET, inherited) == {"PATH": "/bin", network.RANGE: "SUBNET"}
+    assert StackConfig(network=network.SUBNET).environment({})[network.RANGE] == "SUBNET"
+    with pytest.raises(ConfigError, match="network is 'moon'; it must be one of loopback, subnet"):
+        StackConfig(network="moon")
+
+
+def test_sockets_of_this_process_are_told():
+    with socket.socket() as listening, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as bound:
+        listening.bind(("127.0.0.1", 0))
+        bound.bind(("0.0.0.0", 0))
+        ports = listening.getsockname()[1], bound.getsockname()[1]
+        found = network.bound_sockets(os.getpid())
+        assert BoundSocket("tcp", "127.0.0.1", ports[0]) not in found
+        listening.listen()
+        found = network.bound_sockets(os.getpid())
+        assert BoundSocket("tcp", "127.0.0.1", ports[0]) in found
+        assert BoundSocket("udp", "0.0.0.0", ports[1]) in wide(os.getpid())
+
+
+def test_version_6_addresses_are_told():
+    with socket.socket(socket.AF_INET6) as listening:
+        try:
+            listening.bind(("::1", 0))
+        except OSError:
+            pytest.skip("this machine has no IPv6")
+        listening.listen()
+        assert BoundSocket("tcp6", "::1", listening.getsockname()[1]) in network.bound_sockets(os.getpid())
+
+
+def test_a_process_that_may_be_bound_wider_is_let_be(monkeypatch):
+    monkeypatch.delenv(network.CONFINED, raising=False)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as bound:
+        bound.bind(("0.0.0.0", 0))
+        network.refuse_wide_sockets()
+        monkeypatch.setenv(network.CONFINED, "1")
+        with pytest.raises(StackError, match="listens beyond loopback"):
+            network.refuse_wide_sockets()
