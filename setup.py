@@ -60,6 +60,7 @@ setup(
             "simulator_node = deer_ros.nodes.simulator_node:main",
             "safety_node = deer_ros.nodes.safety_node:main",
             "policy_node = deer_ros.nodes.policy_node:main",
+            "supervisor_node = deer_ros.nodes.supervisor_node:main",
         ],
     },
     zip_safe=False,

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import random
-import signal
 import socket
 import subprocess
-import sys
-import tempfile
 import threading
 import time
 from collections.abc import Mapping
@@ -20,11 +18,12 @@ from deer_policies.errors import ConfigError
 from deer_ros import endpoints, graph, network
 from deer_ros.client import StackClient
 from deer_ros.errors import StackError
+from deer_ros.node_processes import NodeProcesses
 from deer_ros.process import STOP_WITH_STDIN
 from deer_ros.security import enforcing
 
-STOP_TIMEOUT_S = 4.0
-"""A process that is still there this long after SIGINT is killed."""
+log = logging.getLogger(__name__)
+
 WATCH_PERIOD_S = 0.05
 MAX_DOMAIN_ID = 101
 """Above it, DDS ports meet the ephemeral ports of Linux."""
@@ -40,7 +39,7 @@ class StackConfig:
         overrides: parameters that differ from the file, by node name.
         domain_id: ROS domain; None draws a free one.
         log_folder: takes the nodes' output, one file each; None leaves it on this process' output.
-        managed_up: whether managed nodes are configured and activated.
+        respawn: whether nodes that can be are started again when their process ends.
         network: who may reach the nodes, one of `deer_ros.network.NETWORKS`.
         security: keystore of `deer security`, with which SROS 2 is enforced; None leaves it to the environment.
     """
@@ -50,7 +49,7 @@ class StackConfig:
     overrides: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     domain_id: int | None = None
     log_folder: Path | None = None
-    managed_up: bool = True
+    respawn: bool = False
     network: str = network.LOOPBACK
     security: Path | None = None
 
@@ -89,18 +88,20 @@ class StackConfig:
 
 
 class Stack:
-    """The running processes of a bring-up; `with Stack(StackConfig()) as stack: stack.client.follow(...)`.
+    """The running nodes of a bring-up; `with Stack(StackConfig()) as stack: stack.client.follow(...)`.
 
-    If a vital node ends (safety, simulator), all others are stopped at once, and `check` says so.
+    If a vital node ends (safety, simulator) or the safety node falls silent, all others are stopped at once, and
+    `check` says so.
     """
 
     def __init__(self, config: StackConfig) -> None:
         self.config = config
         self.domain_id = free_domain_id() if config.domain_id is None else config.domain_id
-        self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self.failure: str | None = None
         self._client: StackClient | None = None
-        self._folder = tempfile.TemporaryDirectory(prefix="deer_stack_")
+        self._processes = NodeProcesses(config.parameters, config.overrides, self.environment, config.log_folder)
+        self._up = threading.Event()
+        self._broken = ""
         self._stopping = threading.Event()
         self._watcher = threading.Thread(target=self._watch, name="stack_watch", daemon=True)
 
@@ -123,6 +124,11 @@ class Stack:
         return self._client
 
     @property
+    def processes(self) -> dict[str, subprocess.Popen[bytes]]:
+        """The nodes' processes, by name."""
+        return self._processes.running
+
+    @property
     def environment(self) -> dict[str, str]:
         """Environment of the nodes: the stack's domain, network and security, an end with this process."""
         own = {"ROS_DOMAIN_ID": str(self.domain_id), "PYTHONUNBUFFERED": "1", STOP_WITH_STDIN: "1"}
@@ -130,45 +136,40 @@ class Stack:
 
     def start(self, timeout_s: float = 120.0) -> None:
         """Starts the processes and brings the managed nodes to active, in the order of the graph."""
-        from lifecycle_msgs.msg import Transition
+        from deer_ros.supervision import SupervisionSettings, Supervisor
 
         for node in self.config.nodes:
-            self.processes[node.name] = self._spawn(node)
-        self._watcher.start()
+            self._processes.start(node, self.config.enclave(node.name))
         self._client = self._make_client()
-        for node in self.config.nodes:
-            if node.managed and self.config.managed_up:
-                self._await_managed(node.name, timeout_s)
-                for transition in (Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE):
-                    try:
-                        self._client.change_state(node.name, transition, timeout_s)
-                    except StackError as error:
-                        raise StackError(f"{error}{self._last_words(node.name)}") from error
-        if self.config.managed_up:
-            self._client.wait_ready(timeout_s, simulator="simulator" in self.processes)
+        settings = SupervisionSettings(graph.BRINGUPS[self.config.bringup].managed, timeout_s)
+        Supervisor(self._client.node, settings, self._up.set, self._give_up)  # the node keeps it alive
+        self._watcher.start()
+        while not self._up.wait(WATCH_PERIOD_S):
+            self.check()
+        self._client.wait_ready(timeout_s, simulator="simulator" in self.processes)
 
     def check(self) -> None:
-        """Raises StackError if a process has ended."""
+        """Raises StackError if the stack has failed, or a process has ended that is not started again."""
         if self.failure is not None:
             raise StackError(self.failure)
-        for name, process in self.processes.items():
-            if process.poll() is not None and not self._stopping.is_set():
-                raise StackError(self._ended(name, process))
+        for node in self.config.nodes:
+            if not self._respawns(node) and (ended := self._processes.ended(node.name)) and not self._stopping.is_set():
+                raise StackError(ended)
 
     def wait(self) -> None:
-        """Waits until a process ends, then raises StackError; Ctrl-C gets through."""
+        """Waits until `check` raises; Ctrl-C gets through."""
         while True:
             self.check()
             time.sleep(WATCH_PERIOD_S)
 
     def stop(self) -> None:
-        """Stops every process: politely, then, after `STOP_TIMEOUT_S`, for good."""
+        """Stops every process."""
         self._stopping.set()
         if self._client is not None:
             self._client.close()
             self._client = None
-        self._stop_processes()
-        self._folder.cleanup()
+        self._processes.stop()
+        self._processes.close()
 
     def _make_client(self) -> StackClient:
         """A client with the network and the security of the nodes."""
@@ -176,84 +177,28 @@ class Stack:
         with enforcing.entered(self.config.security):
             return StackClient(self.domain_id, self.check, self.config.network, enclave)
 
-    def _spawn(self, node: graph.NodeDescription) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", node.module, "--ros-args", "--params-file", str(self.config.parameters)]
-        command += self.config.enclave(node.name)
-        if overrides := self.config.overrides.get(node.name):
-            command += ["--params-file", str(self._write_overrides(node.name, overrides))]
-        log = None
-        if self.config.log_folder is not None:
-            self.config.log_folder.mkdir(parents=True, exist_ok=True)
-            log = open(self.config.log_folder / f"{node.name}.log", "wb")  # noqa: SIM115 (the child keeps it)
-        try:
-            return subprocess.Popen(
-                command,
-                env=self.environment,
-                stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=subprocess.STDOUT if log else None,
-                start_new_session=True,
-            )
-        finally:
-            if log is not None:
-                log.close()
+    def _give_up(self, reason: str, name: str) -> None:
+        """On the client's thread: what the supervisor could not mend."""
+        self._broken = reason + self._processes.last_words(name)
 
-    def _write_overrides(self, name: str, overrides: Mapping[str, Any]) -> Path:
-        import yaml
-
-        path = Path(self._folder.name) / f"{name}.yaml"
-        path.write_text(yaml.safe_dump({f"/**/{name}": {"ros__parameters": dict(overrides)}}))
-        return path
-
-    def _await_managed(self, name: str, timeout_s: float) -> None:
-        from lifecycle_msgs.srv import GetState
-
-        client: Any = self.client.node.create_client(GetState, f"{name}/get_state")
-        deadline = time.monotonic() + timeout_s
-        try:
-            while not client.service_is_ready():
-                self.check()
-                if time.monotonic() > deadline:
-                    raise StackError(f"node {name} did not come up within {timeout_s:g} s; its log says why")
-                time.sleep(WATCH_PERIOD_S)
-        finally:
-            self.client.node.destroy_client(client)
+    def _respawns(self, node: graph.NodeDescription) -> bool:
+        return self.config.respawn and node.respawn
 
     def _watch(self) -> None:
-        """Stops everything as soon as a vital node ends."""
-        vital = [node.name for node in self.config.nodes if node.vital]
+        """Stops everything as soon as a vital node ends or the supervisor gives up; starts others again if asked to."""
         while not self._stopping.wait(WATCH_PERIOD_S):
-            for name in vital:
-                if self.processes[name].poll() is not None:
-                    self.failure = self._ended(name, self.processes[name]) + "; everything was stopped"
-                    self._stop_processes()
-                    return
+            if reason := self._broken or next(filter(None, map(self._lost, self.config.nodes)), ""):
+                self.failure = f"{reason}; everything was stopped"
+                self._processes.stop()
+                return
 
-    def _ended(self, name: str, process: subprocess.Popen[bytes]) -> str:
-        status = process.returncode
-        how = f"was ended by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
-        return f"node {name} {how}{self._last_words(name) if status > 0 else ''}"
-
-    def _last_words(self, name: str) -> str:
-        """The last line of the node's log, if it has one, to be put behind a message."""
-        if self.config.log_folder is None:
-            return ""
-        lines = (self.config.log_folder / f"{name}.log").read_text(errors="replace").strip().splitlines()
-        return f": {lines[-1]}" if lines else ""
-
-    def _stop_processes(self) -> None:
-        for process in self.processes.values():
-            if process.poll() is None:
-                process.send_signal(signal.SIGINT)
-        deadline = time.monotonic() + STOP_TIMEOUT_S
-        for process in self.processes.values():
-            try:
-                process.wait(max(0.0, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-            if process.stdin is not None:
-                process.stdin.close()
+    def _lost(self, node: graph.NodeDescription) -> str:
+        """Why everything must end because of this node, or nothing."""
+        ended = self._processes.ended(node.name)
+        if ended and self._respawns(node):
+            log.warning("%s; starting it again", ended)
+            return "" if self._processes.restart(node.name) else f"{ended} again and again"
+        return ended if node.vital else ""
 
 
 def free_domain_id() -> int:

@@ -88,10 +88,19 @@ NODES: dict[str, Endpoints] = {
         serves=(graph.SIMULATOR_RESET, graph.BEGIN_SUBTASK),
     ),
     "safety": Endpoints(
-        publishes=(graph.ARM_TWIST, graph.GRIPPER_COMMAND, graph.SAFETY_STATE, graph.DIAGNOSTICS),
-        subscribes=(graph.POLICY_ACTION, graph.JOINT_STATES),
-        serves=(graph.SAFETY_STOP, graph.SAFETY_ARM),
+        publishes=(graph.SAFETY_STATE, graph.DIAGNOSTICS),
+        subscribes=(
+            graph.POLICY_ACTION,
+            graph.JOINT_STATES,
+            graph.STATIC_IMAGE,
+            graph.GRIPPER_IMAGE,
+            graph.OPERATOR_TWIST,
+            graph.OPERATOR_GRIPPER,
+            graph.E_STOP,
+        ),
+        serves=(graph.SAFETY_STOP, graph.SAFETY_ARM, graph.SAFETY_TAKEOVER),
     ),
+    "supervisor": Endpoints(publishes=(graph.DIAGNOSTICS,)),
     "policy": Endpoints(
         publishes=(graph.POLICY_ACTION, graph.EXIT_REPORT, graph.DIAGNOSTICS),
         subscribes=(
@@ -108,7 +117,18 @@ NODES: dict[str, Endpoints] = {
 }
 """What the code of each node makes, whatever its parameters are, once it is active; by the node's name."""
 
-BY_PARAMETER: dict[str, Endpoints] = {"simulator": SIM_TIME, "safety": SIM_TIME, "policy": SIM_TIME}
+ARM_AS_TWIST = Endpoints(publishes=(graph.ARM_TWIST,))
+ARM_AS_TRAJECTORY = Endpoints(publishes=(graph.ARM_TRAJECTORY,))
+GRIPPER_AS_TOPIC = Endpoints(publishes=(graph.GRIPPER_COMMAND,))
+GRIPPER_AS_ACTION = Endpoints(requests=(graph.GRIPPER_ACTION,))
+"""What the parameters arm_output and gripper_output give the safety node."""
+
+BY_PARAMETER: dict[str, Endpoints] = {
+    "simulator": SIM_TIME,
+    "safety": SIM_TIME + ARM_AS_TWIST + ARM_AS_TRAJECTORY + GRIPPER_AS_TOPIC + GRIPPER_AS_ACTION,
+    "policy": SIM_TIME,
+    "supervisor": SIM_TIME,
+}
 """What a node makes besides if its parameters say so; it may, so permissions allow it."""
 
 OPERATOR, OBSERVER, DRIVER = "operator", "recorder", "driver"
@@ -125,23 +145,36 @@ _SEEN = (
 )
 OUTSIDERS: dict[str, Endpoints] = {
     OPERATOR: Endpoints(
-        publishes=(graph.INSTRUCTION,),
+        publishes=(graph.INSTRUCTION, graph.OPERATOR_TWIST, graph.OPERATOR_GRIPPER, graph.E_STOP),
         subscribes=_SEEN,
         calls=(
             graph.SET_BUDGET,
             graph.SAFETY_STOP,
             graph.SAFETY_ARM,
+            graph.SAFETY_TAKEOVER,
             graph.SIMULATOR_RESET,
             graph.BEGIN_SUBTASK,
         ),
         requests=(graph.FOLLOW_INSTRUCTION,),
     ),
     OBSERVER: Endpoints(
-        subscribes=(*_SEEN, graph.INSTRUCTION, graph.ARM_TWIST, graph.GRIPPER_COMMAND, ROSOUT, PARAMETER_EVENTS)
+        subscribes=(
+            *_SEEN,
+            graph.INSTRUCTION,
+            graph.ARM_TWIST,
+            graph.ARM_TRAJECTORY,
+            graph.GRIPPER_COMMAND,
+            graph.OPERATOR_TWIST,
+            graph.OPERATOR_GRIPPER,
+            graph.E_STOP,
+            ROSOUT,
+            PARAMETER_EVENTS,
+        )
     ),
     DRIVER: Endpoints(
         publishes=(graph.STATIC_IMAGE, graph.GRIPPER_IMAGE, graph.JOINT_STATES, graph.SUBTASK_DONE),
-        subscribes=(graph.ARM_TWIST, graph.GRIPPER_COMMAND),
+        subscribes=(graph.ARM_TWIST, graph.ARM_TRAJECTORY, graph.GRIPPER_COMMAND),
+        executes=(graph.GRIPPER_ACTION,),
     ),
 }
 """Who talks to the graph from outside: who gives instructions (`StackClient`), who only listens, and on a real arm
@@ -163,13 +196,20 @@ def allowed(node: graph.NodeDescription) -> Endpoints:
     return of_node(node) + BY_PARAMETER.get(node.name, Endpoints())
 
 
+def bringing_up(bringup: graph.Bringup) -> Endpoints:
+    """What whoever brings up the managed nodes of a bring-up needs (`deer_ros.supervision`)."""
+    calls = ("change_state", "get_state")
+    return Endpoints(
+        subscribes=(graph.SAFETY_STATE,),
+        calls=tuple(f"{name}/{call}" for name in bringup.managed for call in calls),
+    )
+
+
 def outsiders(bringup: graph.Bringup) -> dict[str, Endpoints]:
     """All endpoints of each outsider of a bring-up; the operator may also bring its managed nodes up and down."""
-    managed = [node.name for node in bringup.nodes if node.managed]
-    lifecycle = Endpoints(calls=tuple(f"{name}/{call}" for name in managed for call in ("change_state", "get_state")))
     simulated = any(node.name == "simulator" for node in bringup.nodes)
     found = {name: ends + EVERY_NODE for name, ends in OUTSIDERS.items() if not (simulated and name == DRIVER)}
-    return {**found, OPERATOR: found[OPERATOR] + lifecycle}
+    return {**found, OPERATOR: found[OPERATOR] + bringing_up(bringup)}
 
 
 def absolute(name: str, namespace: str, node: str) -> str:

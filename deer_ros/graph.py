@@ -44,11 +44,13 @@ class NodeDescription:
         name: of the node, and of its section in the parameter file.
         managed: whether it is a lifecycle node that is to be configured and activated.
         vital: whether everything else is stopped when it ends.
+        respawn: whether it may be started again when its process ends, the safety node holding the arm meanwhile.
     """
 
     name: str
     managed: bool = False
     vital: bool = False
+    respawn: bool = False
 
     @property
     def module(self) -> str:
@@ -93,9 +95,16 @@ class Bringup:
     nodes: tuple[NodeDescription, ...]
     arguments: tuple[Argument, ...]
 
+    @property
+    def managed(self) -> tuple[str, ...]:
+        """Names of the managed nodes, in the order in which they are brought up."""
+        return tuple(node.name for node in self.nodes if node.managed)
+
 
 _SAFETY = NodeDescription("safety", managed=True, vital=True)
-_POLICY = NodeDescription("policy", managed=True)
+_POLICY = NodeDescription("policy", managed=True, respawn=True)
+SUPERVISOR = NodeDescription("supervisor", vital=True)
+"""Brings up the managed nodes of any bring-up under `ros2 launch`; `deer_ros.bringup.Stack` does that by itself."""
 _POLICY_ARGUMENTS = (
     Argument("policy", "policy", "name of a bundled policy, or path of a checkpoint"),
     Argument("device", "policy", "where the policy runs: cpu, cuda, ..."),

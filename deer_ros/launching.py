@@ -11,11 +11,11 @@ from deer_ros.security import enforcing
 
 Action = Any
 """A `launch.action.Action`; the package `launch` exists on ROS 2 machines only."""
+RESPAWN_DELAY_S = 1.0
 
 
 def launch_description(name: str) -> Any:
-    """The nodes of bring-up `name` with its arguments; managed nodes are brought to active, and if a vital node ends,
-    everything ends."""
+    """The nodes of bring-up `name` with its arguments and their supervisor; if a vital node ends, everything ends."""
     from launch.actions import DeclareLaunchArgument, OpaqueFunction
 
     from launch import LaunchDescription  # type: ignore[attr-defined]  # mypy sees our folder of that name
@@ -51,39 +51,16 @@ def _network(context: Any) -> list[Action]:
 
 
 def _nodes(bringup: graph.Bringup, context: Any) -> list[Action]:
-    actions: list[Action] = []
-    for node in bringup.nodes:
-        actions += _managed(bringup, node, context) if node.managed else _plain(bringup, node, context)
-    return actions
-
-
-def _plain(bringup: graph.Bringup, node: graph.NodeDescription, context: Any) -> list[Action]:
+    """The nodes as processes; the supervisor among them brings the managed ones up."""
     from launch_ros.actions import Node
 
-    return _watched(node, Node(**_settings(bringup, node, context)))
-
-
-def _managed(bringup: graph.Bringup, node: graph.NodeDescription, context: Any) -> list[Action]:
-    """Configured at once, activated when that is done."""
-    from launch.actions import EmitEvent, RegisterEventHandler
-    from launch.events import matches_action
-    from launch_ros.actions import LifecycleNode
-    from launch_ros.event_handlers import OnStateTransition
-    from launch_ros.events.lifecycle import ChangeState
-    from lifecycle_msgs.msg import Transition
-
-    action = LifecycleNode(**_settings(bringup, node, context))
-
-    def change(transition: int) -> EmitEvent:
-        return EmitEvent(event=ChangeState(lifecycle_node_matcher=matches_action(action), transition_id=transition))
-
-    activate = OnStateTransition(
-        target_lifecycle_node=action,
-        start_state="configuring",
-        goal_state="inactive",
-        entities=[change(Transition.TRANSITION_ACTIVATE)],
-    )
-    return [RegisterEventHandler(activate), *_watched(node, action), change(Transition.TRANSITION_CONFIGURE)]
+    actions: list[Action] = []
+    for node in bringup.nodes:
+        respawn = {"respawn": True, "respawn_delay": RESPAWN_DELAY_S} if node.respawn else {}
+        actions += _watched(node, Node(**_settings(bringup, node, context), **respawn))
+    settings = _settings(bringup, graph.SUPERVISOR, context)
+    settings["parameters"].append({"managed_nodes": list(bringup.managed)})
+    return [*actions, *_watched(graph.SUPERVISOR, Node(**settings))]
 
 
 def _watched(node: graph.NodeDescription, action: Any) -> list[Action]:

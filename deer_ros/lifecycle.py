@@ -13,13 +13,15 @@ from deer_policies.errors import DeerError
 
 
 class ManagedNode(LifecycleNode):
-    """A lifecycle node whose subclass gives `set_up`, `start`, `halt` and `release`.
+    """A lifecycle node whose subclass gives `set_up`, and `start`, `halt` and `release` where it needs them.
 
     Whatever fails in `set_up` or `start` is logged with its reason, released, and answered with FAILURE, so that the
     transition can be tried again; `halt` runs before everything that ends activity, with the reason for it.
     """
 
     def __init__(self, name: str, **options: Any) -> None:
+        # A parameter that is refused ends the node at once, and with it what this list holds.
+        self._releases: list[Callable[[], object]] = []
         super().__init__(name, **options)
         self.active = False
 
@@ -34,8 +36,9 @@ class ManagedNode(LifecycleNode):
         """End what is under way; called once before the node leaves the active state."""
 
     def release(self) -> None:
-        """Give back all that `set_up` took, as far as it got."""
-        raise NotImplementedError
+        """Give back all that `set_up` took, as far as it got: what it put into `_releases`, the last thing first."""
+        while self._releases:
+            self._releases.pop()()
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """unconfigured -> inactive."""

@@ -58,7 +58,9 @@ class SupervisionSettings:
 
 
 class Supervisor:
-    """Calls `on_up` each time all nodes are active, and `on_failure` with a reason, once, when it gives up.
+    """Calls `on_up` each time all nodes are active; when it gives up, `on_failure` with why and because of which node.
+
+    `failure` keeps the reason.
 
     A node that is started anew (its process died and came back) is brought up again. One that somebody deactivated is
     left as it is.
@@ -74,7 +76,7 @@ class Supervisor:
         node: Node,
         settings: SupervisionSettings,
         on_up: Callable[[], None],
-        on_failure: Callable[[str], None],
+        on_failure: Callable[[str, str], None],
     ) -> None:
         self.failure = ""
         self.up = False
@@ -104,7 +106,7 @@ class Supervisor:
         for peer in self._peers:
             peer.tick(now_s)
             if peer.failure:
-                self._fail(peer.failure)
+                self._fail(peer.failure, peer.name)
                 return
             if not peer.up:
                 self.up = False
@@ -120,14 +122,15 @@ class Supervisor:
         if "safety" not in self._settings.names or self._safety_heard_s is None:
             return
         if now_s - self._safety_heard_s > self._settings.safety_silence_s:
-            self._fail(f"nothing was heard of the safety node for {self._settings.safety_silence_s:g} s")
+            silence_s = self._settings.safety_silence_s
+            self._fail(f"nothing was heard of the safety node for {silence_s:g} s", "safety")
 
-    def _fail(self, reason: str) -> None:
+    def _fail(self, reason: str, culprit: str) -> None:
         """All other nodes are deactivated, the last one first; nobody waits for them."""
         self.failure = reason
         for peer in reversed(self._peers):
             peer.deactivate()
-        self._on_failure(reason)
+        self._on_failure(reason, culprit)
 
 
 class _Peer:
@@ -136,7 +139,7 @@ class _Peer:
     def __init__(self, node: Node, name: str, timeout_s: float) -> None:
         self.failure = ""
         self.up = False
-        self._name = name
+        self.name = name
         self._node = node
         self._timeout_s = timeout_s
         self._get: Any = node.create_client(GetState, f"{name}/get_state")
@@ -154,7 +157,7 @@ class _Peer:
             return
         elif not self._get.service_is_ready():
             if not self.up and now_s - self._since_s > self._timeout_s:
-                self.failure = f"node {self._name} did not come up within {self._timeout_s:g} s; its log says why"
+                self.failure = f"node {self.name} did not come up within {self._timeout_s:g} s; its log says why"
         else:
             self._ask(now_s, None)
 
@@ -183,13 +186,13 @@ class _Peer:
                 self._future.cancel()
                 self._future = None
                 if self._transition is not None:
-                    self.failure = f"node {self._name} did not {_NAMES[self._transition]} within {limit_s:g} s"
+                    self.failure = f"node {self.name} did not {_NAMES[self._transition]} within {limit_s:g} s"
             return
         answer, self._future = self._future.result(), None
         if self._transition is None:
             self._take_state(answer.current_state.id, now_s)
         elif not answer.success:
-            self.failure = f"node {self._name} can't {_NAMES[self._transition]}; its log says why"
+            self.failure = f"node {self.name} can't {_NAMES[self._transition]}; its log says why"
         else:
             self._ask(now_s, None)
 
@@ -207,5 +210,5 @@ class _Peer:
 
     def _endpoints(self) -> set[bytes]:
         """What tells one process of that name from the next."""
-        topic = self._node.resolve_topic_name(f"{self._name}/transition_event")
+        topic = self._node.resolve_topic_name(f"{self.name}/transition_event")
         return {bytes(info.endpoint_gid) for info in self._node.get_publishers_info_by_topic(topic)}

@@ -47,6 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
         log_folder=arguments.logs,
         network=arguments.network,
         security=arguments.security,
+        respawn=True,
     )
     print(f"starting {', '.join(node.name for node in config.nodes)} on ROS_DOMAIN_ID={config.domain_id}", flush=True)
     with Stack(config) as stack:

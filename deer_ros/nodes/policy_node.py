@@ -82,10 +82,8 @@ class PolicyNode(ManagedNode):
     """
 
     def __init__(self, load: Callable[[str, str, int, str, float, Budget | None], Policy] = load_named) -> None:
-        super().__init__("policy")
-        # A parameter that is refused ends the node at once, and with it what these hold.
         self._runner: PolicyRunner | None = None
-        self._releases: list[Callable[[], object]] = []
+        super().__init__("policy")
         number, integer, text = parameters.number, parameters.integer, parameters.text
         limits = {name: number(self, name, 0.0, 0.0, 1e6, meaning) or None for name, meaning in BUDGET.items()}
         self._load = partial(
@@ -167,8 +165,7 @@ class PolicyNode(ManagedNode):
 
     def release(self) -> None:
         """Gives back the policy and every interface."""
-        while self._releases:
-            self._releases.pop()()
+        super().release()
         self._runner = None
 
     def _begin(self, goal_id: bytes, instruction: str, max_steps: int) -> Goal:

@@ -48,6 +48,8 @@ class SafetyNode(ManagedNode):
     """
 
     def __init__(self) -> None:
+        self._arm_output: ArmOutput | None = None
+        self._gripper_output: GripperOutput | None = None
         super().__init__("safety")
         self._settings = safety_parameters.declare(self)
         self._limits = safety_parameters.declare_limits(self, self._take_limits)
@@ -62,9 +64,6 @@ class SafetyNode(ManagedNode):
             name: RateMeter()
             for name in (graph.POLICY_ACTION, graph.JOINT_STATES, graph.STATIC_IMAGE, graph.GRIPPER_IMAGE)
         }
-        self._releases: list[Callable[[], object]] = []
-        self._arm_output: ArmOutput | None = None
-        self._gripper_output: GripperOutput | None = None
         self._state_publisher = self.create_publisher(SafetyState, graph.SAFETY_STATE, LATCHED)
         self.create_service(Trigger, graph.SAFETY_STOP, self._on_stop)
         self.create_service(Trigger, graph.SAFETY_ARM, self._on_arm)
@@ -108,8 +107,7 @@ class SafetyNode(ManagedNode):
 
     def release(self) -> None:
         """Gives back the interfaces of the command path."""
-        while self._releases:
-            self._releases.pop()()
+        super().release()
         self._arm_output = self._gripper_output = None
 
     def _subscribe(

@@ -33,7 +33,7 @@ class SupervisorNode(Node):
     def _on_up(self) -> None:
         self.get_logger().info("all nodes are active")
 
-    def _on_failure(self, reason: str) -> None:
+    def _on_failure(self, reason: str, _: str) -> None:
         self.get_logger().fatal(reason)
         self.context.try_shutdown()
 

@@ -63,6 +63,8 @@ def enclaves(bringup: str, namespace: str = "") -> tuple[Enclave, ...]:
     namespace = checked_namespace(namespace)
     described = graph.BRINGUPS[bringup]
     found = {node.name: (node.name, endpoints.allowed(node)) for node in described.nodes}
+    supervisor = graph.SUPERVISOR
+    found[supervisor.name] = (supervisor.name, endpoints.allowed(supervisor) + endpoints.bringing_up(described))
     for name, ends in endpoints.outsiders(described).items():
         found[name] = (f"{endpoints.CLIENT_NAME}_*" if name == endpoints.OPERATOR else name, ends)
     return tuple(Enclave(enclave_path(name, namespace), namespace, node, ends) for name, (node, ends) in found.items())

@@ -12,7 +12,12 @@ from deer_ros.endpoints import Endpoints
 
 pytest.importorskip("rclpy")
 
-BY_PARAMETER = {("simulation", "policy"): endpoints.SIM_TIME}
+_TOPICS = endpoints.ARM_AS_TWIST + endpoints.GRIPPER_AS_TOPIC
+BY_PARAMETER = {
+    ("simulation", "policy"): endpoints.SIM_TIME,
+    ("simulation", "safety"): _TOPICS,
+    ("arm", "safety"): _TOPICS,
+}
 """What the packaged parameter files switch on."""
 ACTION_SERVICES = ("send_goal", "cancel_goal", "get_result")
 ACTION_TOPICS = ("feedback", "status")
@@ -49,7 +54,8 @@ def settled(node, name, wanted):
 
 @pytest.mark.parametrize("bringup", list(graph.BRINGUPS))
 def test_running_nodes_have_exactly_the_endpoints_that_are_described(bringup, tiny_checkpoint, tmp_path):
-    config = StackConfig(bringup, overrides={"policy": {"policy": str(tiny_checkpoint)}}, log_folder=tmp_path / "logs")
+    settings = {"policy": {"policy": str(tiny_checkpoint)}, "safety": {"gripper_output": "float64"}}
+    config = StackConfig(bringup, overrides=settings, log_folder=tmp_path / "logs")
     with Stack(config) as stack:
         for node in config.nodes:
             ends = endpoints.of_node(node) + BY_PARAMETER.get((bringup, node.name), Endpoints())

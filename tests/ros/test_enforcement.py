@@ -1,7 +1,7 @@
 """Fast DDS' own security plugins, with our keystore: what the permissions allow goes through, and nothing else does.
 
-The wheels' Fast DDS is built without these plugins; Debian 12's has them: `apt-get install libfastrtps-dev`, or its packages
-unpacked (`apt-get download`, `dpkg -x`) in a folder that DEER_FASTDDS names.
+The wheels' Fast DDS is built without these plugins; Debian 12's has them: `apt-get install libfastrtps-dev`, or its
+packages unpacked (`apt-get download`, `dpkg -x`) in a folder that DEER_FASTDDS names.
 """
 
 import os

@@ -40,14 +40,16 @@ def who_may(right, topic, bringup="simulation", namespace=""):
 @pytest.mark.parametrize("bringup", list(graph.BRINGUPS))
 def test_the_arm_is_moved_by_the_safety_node_alone(bringup):
     assert who_may(0, "rt/arm/twist", bringup) == {"safety"}
+    assert who_may(0, "rt/arm/joint_trajectory", bringup) == {"safety"}
     assert who_may(0, "rt/gripper/command", bringup) == {"safety"}
+    assert who_may(0, "rq/gripper/gripper_cmd/_action/send_goalRequest", bringup) == {"safety"}
     assert who_may(0, "rt/policy/action", bringup) == {"policy"}
     assert who_may(0, "rt/safety/state", bringup) == {"safety"}
 
 
 def test_images_come_from_the_cameras_and_go_to_who_needs_them():
     assert who_may(0, "rt/camera/static/image_raw", "arm") == {"driver"}
-    assert who_may(1, "rt/camera/static/image_raw", "arm") == {"policy", "operator", "recorder"}
+    assert who_may(1, "rt/camera/static/image_raw", "arm") == {"policy", "safety", "operator", "recorder"}
     assert who_may(0, "rt/camera/static/image_raw", "simulation") == {"simulator"}
     assert "driver" not in rights("simulation")
 
@@ -55,7 +57,8 @@ def test_images_come_from_the_cameras_and_go_to_who_needs_them():
 def test_only_the_operator_stops_arms_and_instructs():
     for service in ("safety/stop", "safety/arm", "set_budget", "follow_instruction/_action/send_goal"):
         assert who_may(0, f"rq/{service}Request") == {"operator"}, service
-    assert who_may(0, "rq/policy/change_stateRequest") == {"operator"}
+    assert who_may(0, "rq/policy/change_stateRequest") == {"operator", "supervisor"}
+    assert who_may(0, "rt/operator/twist") == who_may(0, "rt/safety/e_stop") == {"operator"}
     assert who_may(1, "rq/safety/stopRequest") == {"safety"}
     assert who_may(1, "rq/follow_instruction/_action/send_goalRequest") == {"policy"}
     assert who_may(0, "rt/instruction") == {"operator"}

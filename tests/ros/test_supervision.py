@@ -85,7 +85,10 @@ class Troop:
     def supervise(self, *names, **settings):
         settings = SupervisionSettings(names, **settings)
         self.supervisor = Supervisor(
-            self.client.node, settings, lambda: self.ups.append(time.monotonic()), self.failures.append
+            self.client.node,
+            settings,
+            lambda: self.ups.append(time.monotonic()),
+            lambda *why: self.failures.append(why),
         )
 
     def close(self):
@@ -117,7 +120,7 @@ def test_a_node_that_cannot_configure_ends_it_and_takes_the_others_down(troop):
     troop.start("policy", bad=True)
     troop.supervise("safety", "policy")
     wait(lambda: troop.failures)
-    assert troop.failures == ["node policy can't configure; its log says why"]
+    assert troop.failures == [("node policy can't configure; its log says why", "policy")]
     wait(lambda: troop.story[-1] == "safety inactive")
     assert not troop.ups
 
@@ -126,7 +129,7 @@ def test_a_node_that_never_comes_is_named(troop):
     troop.start("safety")
     troop.supervise("safety", "policy", timeout_s=1.0)
     wait(lambda: troop.failures)
-    assert "policy did not come up within 1 s" in troop.failures[0]
+    assert "policy did not come up within 1 s" in troop.failures[0][0]
 
 
 def test_a_silent_safety_node_ends_everything(troop):
@@ -140,7 +143,7 @@ def test_a_silent_safety_node_ends_everything(troop):
     safety.speaks = False
     wait(lambda: troop.failures)
     assert time.monotonic() - silent_s < 1.5
-    assert "nothing was heard of the safety node for 0.5 s" in troop.failures[0]
+    assert troop.failures == [("nothing was heard of the safety node for 0.5 s", "safety")]
     wait(lambda: "policy inactive" in troop.story)
 
 
