@@ -82,6 +82,15 @@ class Argument:
 
 
 @dataclass(frozen=True)
+class Remap:
+    """A topic or action that the command line of a bring-up may give another name, since others decide what it is."""
+
+    name: str
+    topic: str
+    description: str
+
+
+@dataclass(frozen=True)
 class Bringup:
     """What starts together.
 
@@ -89,11 +98,13 @@ class Bringup:
         description: one line.
         nodes: in the order in which they start.
         arguments: of the command line; everything else is in the parameter file.
+        remaps: of the command line, besides ROS's own.
     """
 
     description: str
     nodes: tuple[NodeDescription, ...]
     arguments: tuple[Argument, ...]
+    remaps: tuple[Remap, ...] = ()
 
     @property
     def managed(self) -> tuple[str, ...]:
@@ -125,6 +136,18 @@ BRINGUPS: dict[str, Bringup] = {
         "safety and policy for a real arm, whose driver and cameras run already",
         (_SAFETY, _POLICY),
         _POLICY_ARGUMENTS,
+        (
+            Remap("static_image", STATIC_IMAGE, "images of the camera that sees the table (sensor_msgs/Image)"),
+            Remap("gripper_image", GRIPPER_IMAGE, "images of the camera on the gripper (sensor_msgs/Image)"),
+            Remap("joint_states", JOINT_STATES, "joint states of arm and fingers (sensor_msgs/JointState)"),
+            Remap("arm_twist", ARM_TWIST, "what MoveIt Servo takes, as /servo_node/delta_twist_cmds"),
+            Remap(
+                "arm_trajectory",
+                ARM_TRAJECTORY,
+                "what a controller takes, as /joint_trajectory_controller/joint_trajectory",
+            ),
+            Remap("gripper_action", GRIPPER_ACTION, "the gripper's action, as /gripper_controller/gripper_cmd"),
+        ),
     ),
 }
 """By name; the launch file and the parameter file of a bring-up are called after it."""

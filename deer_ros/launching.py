@@ -34,6 +34,10 @@ def launch_description(name: str) -> Any:
         )
         for argument in bringup.arguments
     ]
+    arguments += [
+        DeclareLaunchArgument(remap.name, default_value=remap.topic, description=remap.description)
+        for remap in bringup.remaps
+    ]
     surroundings = OpaqueFunction(function=_network)
     return LaunchDescription([*arguments, surroundings, OpaqueFunction(function=partial(_nodes, bringup))])
 
@@ -91,6 +95,11 @@ def _settings(bringup: graph.Bringup, node: graph.NodeDescription, context: Any)
         "namespace": namespace,
         "output": "screen",
         "ros_arguments": enclave,
+        "remappings": [
+            (remap.topic, context.launch_configurations[remap.name])
+            for remap in bringup.remaps
+            if context.launch_configurations[remap.name] != remap.topic
+        ],
         "additional_env": secured,
         "parameters": [context.launch_configurations["params"], *([given] if given else [])],
     }
