@@ -149,3 +149,29 @@ def test_a_process_that_may_be_bound_wider_is_let_be(monkeypatch):
         monkeypatch.setenv(network.CONFINED, "1")
         with pytest.raises(StackError, match="listens beyond loopback"):
             network.refuse_wide_sockets()
+
+
+@pytest.mark.parametrize(
+    ("loaded", "given", "wanted"),
+    [
+        (False, {}, "SYSTEM_DEFAULT"),
+        (True, {}, "LOCALHOST"),
+        (False, {network.RANGE: "SUBNET"}, "SUBNET"),
+    ],
+)
+def test_a_client_takes_what_its_process_can_have(monkeypatch, loaded, given, wanted):
+    """Fast DDS has read its profiles already in a process that has made nodes: only LOCALHOST is safe there."""
+    monkeypatch.setattr(os, "environ", dict(given))
+    if loaded:
+        monkeypatch.setitem(sys.modules, "rclpy", object())
+    else:
+        monkeypatch.delitem(sys.modules, "rclpy", raising=False)
+    network.enter(None)
+    assert os.environ[network.RANGE] == wanted
+    assert (os.environ.get(network.CONFINED) == "1") is (wanted == "SYSTEM_DEFAULT")
+
+
+def test_a_client_that_is_told_leaves_what_it_inherited(monkeypatch):
+    monkeypatch.setattr(os, "environ", network.environment(network.LOOPBACK, {"PATH": "/bin"}))
+    network.enter(network.SUBNET)
+    assert dict(os.environ) == {"PATH": "/bin", network.RANGE: "SUBNET"}
