@@ -25,7 +25,9 @@ NETWORK_DESCRIPTION = "who may reach the nodes: loopback (this machine only) or 
 PROFILE = graph.CONFIG_FOLDER / "loopback.xml"
 RANGE = "ROS_AUTOMATIC_DISCOVERY_RANGE"
 PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
-"""Fast DDS 3 reads the first, Fast DDS 2 (up to ROS 2 Jazzy) the second."""
+"""Fast DDS 3 reads the first, Fast DDS 2 the second."""
+FAST_DDS_2 = ("humble", "iron", "jazzy")
+"""ROS_DISTRO of the ROS 2 releases that have Fast DDS 2."""
 CONFINED = "DEER_LOOPBACK_ONLY"
 """Environment variable: if '1', a node ends rather than run with a socket beyond loopback."""
 
@@ -67,7 +69,8 @@ def environment(network: str, given: Mapping[str, str]) -> dict[str, str]:
     fast_dds = given.get("RMW_IMPLEMENTATION", "rmw_fastrtps_cpp") == "rmw_fastrtps_cpp"
     if not fast_dds or any(name in kept for name in PROFILE_VARIABLES) or not PROFILE.is_file():
         return {**kept, RANGE: "LOCALHOST"}
-    return {**kept, RANGE: "SYSTEM_DEFAULT", **dict.fromkeys(PROFILE_VARIABLES, str(PROFILE)), CONFINED: "1"}
+    variable = PROFILE_VARIABLES[given.get("ROS_DISTRO") in FAST_DDS_2]
+    return {**kept, RANGE: "SYSTEM_DEFAULT", variable: str(PROFILE), CONFINED: "1"}
 
 
 def enter(network: str | None) -> None:

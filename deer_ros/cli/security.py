@@ -15,6 +15,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", type=Path, help="of the keystore; keep it off shared disks: it holds private keys")
     parser.add_argument("--bringup", default="arm", choices=list(graph.BRINGUPS), help="whose nodes get enclaves")
     parser.add_argument("--namespace", default="", help="that the nodes run in")
+    parser.add_argument(
+        "--driver-nodes", nargs="+", default=["driver"], metavar="NAME", help="names of the arm's and cameras' nodes"
+    )
     parser.add_argument("--domain-id", type=int, help="ROS domain that it is for (default: ROS_DOMAIN_ID, else 0)")
     parser.add_argument("--days", type=int, default=3650, help="how long new keys are valid")
     parser.add_argument(
@@ -30,7 +33,7 @@ def run(arguments: argparse.Namespace) -> int:
     from deer_ros.security import keystore
     from deer_ros.security.enclaves import enclaves
 
-    granted = enclaves(arguments.bringup, arguments.namespace)
+    granted = enclaves(arguments.bringup, arguments.namespace, tuple(arguments.driver_nodes))
     domain_id = domain_from_environment() if arguments.domain_id is None else arguments.domain_id
     settings = keystore.KeystoreSettings(domain_id, arguments.days)
     make = keystore.renew if arguments.renew_permissions else keystore.create

@@ -99,4 +99,3 @@ class CirclingPolicy:
         along = SPEED_M_S / rate_hz * np.array((np.cos(angle), np.sin(angle), 0.0))
         move = np.clip((along + GAIN * (wanted - position)) / MAX_POSITION_STEP_M, -1.0, 1.0)
         return np.array((*move, 0.0, 0.0, 0.0, GRIPPER_OPEN))
-

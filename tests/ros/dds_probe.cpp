@@ -9,6 +9,7 @@
 
 #include <fastdds/dds/domain/DomainParticipant.hpp>
 #include <fastdds/dds/domain/DomainParticipantFactory.hpp>
+#include <fastdds/dds/log/Log.hpp>
 #include <fastdds/dds/publisher/DataWriter.hpp>
 #include <fastdds/dds/publisher/Publisher.hpp>
 #include <fastdds/dds/subscriber/DataReader.hpp>
@@ -71,6 +72,7 @@ int said(const std::string& words) {
 }
 
 int main(int, char** argv) {
+  Log::ClearConsumers();  // its lines would be mixed with the answer
   const std::string topic_name = argv[4];
   const auto end = Clock::now() + std::chrono::milliseconds(int(1000 * std::atof(argv[5])));
   auto participant =

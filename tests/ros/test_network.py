@@ -1,10 +1,11 @@
 """Nothing listens beyond loopback unless asked: the environments that say so, and the sockets of real processes."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
-import time
+from pathlib import Path
 
 import pytest
 
@@ -29,20 +30,32 @@ def wide(pid):
     return [bound for bound in network.bound_sockets(pid) if not bound.on_loopback]
 
 
-@pytest.mark.parametrize("bringup", list(graph.BRINGUPS))
-def test_a_stack_binds_nothing_beyond_loopback(bringup, tiny_checkpoint, tmp_path):
-    config = StackConfig(
-        bringup, overrides={"policy": {"policy": str(tiny_checkpoint)}}, log_folder=tmp_path / "logs", managed_up=False
-    )
-    with Stack(config) as stack:
-        for process in stack.processes.values():
-            deadline = time.monotonic() + 20.0
-            while not network.bound_sockets(process.pid) and time.monotonic() < deadline:
-                time.sleep(0.1)
-        time.sleep(1.0)
+def test_a_stack_binds_nothing_beyond_loopback(tiny_checkpoint, tmp_path):
+    overrides = {"policy": {"policy": str(tiny_checkpoint)}}
+    with Stack(StackConfig(overrides=overrides, log_folder=tmp_path / "logs")) as stack:
         for name, process in stack.processes.items():
             assert network.bound_sockets(process.pid), name
             assert wide(process.pid) == [], name
+
+
+def test_deer_up_binds_nothing_beyond_loopback_for_an_arm(tiny_checkpoint, tmp_path):
+    """The command's own process, which has a client, and the nodes that it starts."""
+    command = [sys.executable, "-m", "deer_ros.cli.main", "up", "arm", "--policy", str(tiny_checkpoint)]
+    command += ["--domain-id", str(free_domain_id()), "--logs", str(tmp_path / "logs")]
+    with subprocess.Popen(command, env=PLAIN, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert any("ready" in line for line in process.stdout)
+            children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+            assert len(children) == len(graph.BRINGUPS["arm"].nodes)
+            for pid in (process.pid, *map(int, children)):
+                assert network.bound_sockets(pid)
+                assert wide(pid) == []
+        finally:
+            process.send_signal(signal.SIGINT)
+            try:
+                process.wait(15)
+            finally:
+                process.kill()
 
 
 def run_listener(environment):
@@ -64,7 +77,7 @@ def test_a_client_binds_nothing_beyond_loopback_unless_its_environment_asks():
 
 def test_a_node_that_is_bound_wider_ends_and_says_where():
     """As if the middleware did not follow the profile, which an empty one brings about."""
-    environment = network.environment(network.LOOPBACK, PLAIN) | dict.fromkeys(network.PROFILE_VARIABLES, "/dev/null")
+    environment = network.environment(network.LOOPBACK, PLAIN) | {"FASTDDS_DEFAULT_PROFILES_FILE": "/dev/null"}
     environment["ROS_DOMAIN_ID"] = str(free_domain_id())
     environment[network.RANGE] = "LOCALHOST"
     done = subprocess.run(
@@ -75,14 +88,18 @@ def test_a_node_that_is_bound_wider_ends_and_says_where():
         timeout=30,
     )
     assert done.returncode == 2
-    assert "listens beyond loopback (udp 0.0.0.0:" in done.stderr
+    assert "listens beyond loopback (udp " in done.stderr
+    assert "udp 0.0.0.0:" in done.stderr
 
 
 def test_the_loopback_network_is_a_profile():
     wanted = network.environment(network.LOOPBACK, {"PATH": "/bin", network.RANGE: "SUBNET"})
     assert wanted["PATH"] == "/bin"
     assert wanted[network.RANGE] == "SYSTEM_DEFAULT"
-    assert {wanted[name] for name in network.PROFILE_VARIABLES} == {str(network.PROFILE)}
+    assert wanted["FASTDDS_DEFAULT_PROFILES_FILE"] == str(network.PROFILE)
+    assert "FASTRTPS_DEFAULT_PROFILES_FILE" not in wanted
+    jazzy = network.environment(network.LOOPBACK, {"ROS_DISTRO": "jazzy"})
+    assert jazzy["FASTRTPS_DEFAULT_PROFILES_FILE"] == str(network.PROFILE)
     assert "127.0.0.1" in network.PROFILE.read_text()
 
 
@@ -132,3 +149,29 @@ def test_a_process_that_may_be_bound_wider_is_let_be(monkeypatch):
         monkeypatch.setenv(network.CONFINED, "1")
         with pytest.raises(StackError, match="listens beyond loopback"):
             network.refuse_wide_sockets()
+
+
+@pytest.mark.parametrize(
+    ("loaded", "given", "wanted"),
+    [
+        (False, {}, "SYSTEM_DEFAULT"),
+        (True, {}, "LOCALHOST"),
+        (False, {network.RANGE: "SUBNET"}, "SUBNET"),
+    ],
+)
+def test_a_client_takes_what_its_process_can_have(monkeypatch, loaded, given, wanted):
+    """Fast DDS has read its profiles already in a process that has made nodes: only LOCALHOST is safe there."""
+    monkeypatch.setattr(os, "environ", dict(given))
+    if loaded:
+        monkeypatch.setitem(sys.modules, "rclpy", object())
+    else:
+        monkeypatch.delitem(sys.modules, "rclpy", raising=False)
+    network.enter(None)
+    assert os.environ[network.RANGE] == wanted
+    assert (os.environ.get(network.CONFINED) == "1") is (wanted == "SYSTEM_DEFAULT")
+
+
+def test_a_client_that_is_told_leaves_what_it_inherited(monkeypatch):
+    monkeypatch.setattr(os, "environ", network.environment(network.LOOPBACK, {"PATH": "/bin"}))
+    network.enter(network.SUBNET)
+    assert dict(os.environ) == {"PATH": "/bin", network.RANGE: "SUBNET"}

@@ -71,13 +71,21 @@ def test_nobody_changes_parameters_from_outside():
 
 def test_a_recorder_writes_nothing_but_what_every_node_does():
     written, read = rights("arm")["recorder"]
-    own = {topic for topic in written if not topic.startswith("rr/recorder/")}
+    own = {topic for topic in written if not topic.startswith(("rr/recorder/", "rr/_ros2cli_*/"))}
     assert own == {"rt/rosout", "rt/parameter_events", "ros_discovery_info"}
     assert {"rt/arm/twist", "rt/policy/action", "rt/joint_states"} <= set(read)
 
 
-def test_every_client_of_the_operator_may_answer_in_its_own_name():
+def test_outsiders_answer_in_their_own_names_only():
     assert who_may(0, "rr/stack_client_1a2b3c4d/get_parametersReply") == {"operator"}
+    assert who_may(0, "rr/_ros2cli_4711/get_type_descriptionReply") == {"operator", "recorder"}
+    assert who_may(0, "rr/safety/get_parametersReply") == {"safety"}
+    (driver,) = (enclave for enclave in enclaves("arm", "", ("camera_a", "servo")) if "driver" in enclave.path)
+    written, _ = dds_topics(driver.resolved)
+    assert {"rr/camera_a/get_parametersReply", "rr/servo/get_parametersReply", "rt/joint_states"} <= set(written)
+    assert "rr/driver/get_parametersReply" not in written
+    with pytest.raises(ConfigError, match=r"'a\*' can't be the name of a node"):
+        enclaves("arm", "", ("a*",))
 
 
 def test_names_on_dds_are_those_of_ros():
@@ -122,7 +130,7 @@ def test_governance_lets_nobody_in_without_a_certificate():
 
 
 def test_the_policy_file_says_the_same_in_the_words_of_sros2():
-    granted = (Enclave("/deer/x", "", "x", Endpoints(("b", "/a"), ("~/c",), ("s",), ("t",), ("f",), ("g",))),)
+    granted = (Enclave("/deer/x", "", ("x",), Endpoints(("b", "/a"), ("~/c",), ("s",), ("t",), ("f",), ("g",))),)
     root = ElementTree.fromstring(policy_xml(granted))
     assert (root.tag, root.get("version")) == ("policy", "0.2.0")
     profile = root.find("enclaves/enclave[@path='/deer/x']/profiles/profile")
