@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -34,6 +35,7 @@ class InferenceWorker(Generic[Request, Result]):
         self._calls: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
         self._closed = False
         self._replaced = 0
+        self._busy_since_s: float | None = None
         self._thread = threading.Thread(target=self._run, name="model", daemon=True)
         self._thread.start()
 
@@ -41,6 +43,18 @@ class InferenceWorker(Generic[Request, Result]):
     def replaced(self) -> int:
         """Requests that were replaced by a newer one before they began: frames that the model was too slow for."""
         return self._replaced
+
+    @property
+    def waiting(self) -> int:
+        """Requests and calls that have not begun."""
+        with self._condition:
+            return len(self._calls) + (self._newest is not None)
+
+    @property
+    def busy_s(self) -> float:
+        """For how long the thread has been at what it is doing, by the monotonic clock; 0 if it has nothing to do."""
+        since_s = self._busy_since_s
+        return 0.0 if since_s is None else time.monotonic() - since_s
 
     def submit(self, request: Request) -> None:
         """Puts a request into the slot of the newest one; returns at once."""
@@ -72,6 +86,7 @@ class InferenceWorker(Generic[Request, Result]):
     def _run(self) -> None:
         while True:
             with self._condition:
+                self._busy_since_s = None
                 self._condition.wait_for(lambda: self._calls or self._newest is not None or self._closed)
                 call = self._calls.popleft() if self._calls else None
                 request = None
@@ -79,6 +94,7 @@ class InferenceWorker(Generic[Request, Result]):
                     if self._closed:
                         return
                     request, self._newest = self._newest, None
+                self._busy_since_s = time.monotonic()
             if call is not None:
                 _settle(call[1], call[0])
             elif request is not None:

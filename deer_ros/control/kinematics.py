@@ -49,8 +49,13 @@ class ArmGeometry:
 
     def tcp_pose(self, joints_rad: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Position (3,) in m and euler angles (3,) in rad of the tool centre point, for joint angles (7,)."""
+        position, rotation = self.tcp_frame(joints_rad)
+        return position, euler_from_rotation(rotation)
+
+    def tcp_frame(self, joints_rad: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Position (3,) in m and rotation (3, 3) of the tool centre point, for joint angles (7,)."""
         position, rotation, _, _ = self._chain(joints_rad)
-        return position, euler_from_rotation(rotation @ _about_z(_HAND_ANGLE_RAD))
+        return position, rotation @ _about_z(_HAND_ANGLE_RAD)
 
     def jacobian(self, joints_rad: np.ndarray) -> np.ndarray:
         """Maps joint speeds to the twist of the tool centre point in base axes: (6, 7), linear rows first."""

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
+from typing import TypeVar
 
 import numpy as np
 
@@ -23,6 +24,9 @@ from deer_policies.interfaces import (
 )
 from deer_ros.control.goal import Goal
 from deer_ros.control.inference_worker import InferenceWorker
+from deer_ros.control.memory_fallback import MemoryFallback
+
+Value = TypeVar("Value")
 
 WARM_UP_STEPS = 3
 
@@ -57,6 +61,10 @@ class PolicyRunner:
         load: makes the policy; called on the model's thread.
         max_age_s: an observation older than this when the model begins is not acted on.
         deliver: called on the model's thread with each request and its finished future.
+        warn: called on the model's thread with words about what was changed to go on.
+
+    Attributes:
+        max_age_s: may be changed at any time.
 
     Raises:
         DeerError: what `load` raises, or if the policy can't do a step on a blank observation.
@@ -67,11 +75,13 @@ class PolicyRunner:
         load: Callable[[], Policy],
         max_age_s: float,
         deliver: Callable[[StepRequest, Future[StepResult]], None],
+        warn: Callable[[str], None] = lambda _: None,
     ) -> None:
-        self._max_age_s = max_age_s
+        self.max_age_s = max_age_s
         self._worker: InferenceWorker[StepRequest, StepResult] = InferenceWorker(self._step, deliver)
         try:
             self._policy = self._worker.call(load).result()
+            self._fallback = MemoryFallback(self._policy, warn)
             self._worker.call(self._warm_up).result()
         except BaseException:
             self._worker.close()
@@ -83,6 +93,26 @@ class PolicyRunner:
         """Frames that the model was too slow for."""
         return self._worker.replaced
 
+    @property
+    def waiting(self) -> int:
+        """Requests and changes that have not begun."""
+        return self._worker.waiting
+
+    @property
+    def busy_s(self) -> float:
+        """For how long the model has been at the step, or the change, that it is doing; 0 if it has nothing to do."""
+        return self._worker.busy_s
+
+    @property
+    def budget(self) -> Budget:
+        """The budget in force."""
+        return self._policy.budget
+
+    @property
+    def reduced(self) -> str:
+        """Which exits were given up since the budget was set, and why, in words; empty if none was."""
+        return self._fallback.reduced
+
     def submit(self, request: StepRequest) -> None:
         """Asks for a step; a request that has not begun is replaced."""
         self._worker.submit(request)
@@ -93,8 +123,15 @@ class PolicyRunner:
         return None if understand is None else understand(instruction)
 
     def set_budget(self, budget: Budget) -> Future[None]:
-        """Changes the budget between two steps; the future raises BudgetError if it can't be met."""
-        return self._worker.call(partial(self._policy.set_budget, budget))
+        """Changes the budget between two steps; the future raises BudgetError if it can't be met.
+
+        Exits that were given up are in use again.
+        """
+        return self.change(partial(self._set_budget, budget))
+
+    def change(self, make: Callable[[Policy], Value]) -> Future[Value]:
+        """Changes something about the policy between two steps; the future raises what `make` raises."""
+        return self._worker.call(lambda: make(self._policy))
 
     def close(self) -> None:
         """Ends the thread after the step that it is in."""
@@ -105,16 +142,24 @@ class PolicyRunner:
         goal = request.goal
         if goal.ended:
             return None
-        age_s = time.monotonic() - request.received_s
-        if age_s > self._max_age_s:
-            raise StaleObservationError(
-                f"the newest frame is {age_s:.2f} s old; at most {self._max_age_s:g} s are allowed"
-            )
         if goal.policy_state is None:
             goal.policy_state = self._policy.initial_state()
         budget = self._policy.budget
-        chunk, goal.policy_state, report = self._policy.step(request.observation, goal.policy_state)
+        chunk, goal.policy_state, report = self._fallback.step(
+            request.observation, goal.policy_state, partial(self._check_age, request)
+        )
         return StepResult(chunk.each, report, budget)
+
+    def _check_age(self, request: StepRequest) -> None:
+        age_s = time.monotonic() - request.received_s
+        if age_s > self.max_age_s:
+            raise StaleObservationError(
+                f"the newest frame is {age_s:.2f} s old; at most {self.max_age_s:g} s are allowed"
+            )
+
+    def _set_budget(self, budget: Budget, policy: Policy) -> None:
+        policy.set_budget(budget)
+        self._fallback.forget()
 
     def _warm_up(self) -> None:
         """First steps are slow (allocations, code caches); they happen here and not when the arm moves."""
@@ -127,4 +172,4 @@ class PolicyRunner:
             0.0,
         )
         for _ in range(WARM_UP_STEPS):
-            _, state, _ = self._policy.step(blank, state)
+            _, state, _ = self._fallback.step(blank, state)

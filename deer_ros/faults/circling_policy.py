@@ -1,7 +1,7 @@
 """A policy that runs a real one at every step and moves the tool in a circle instead of what that one says.
 
-So the arm moves steadily whenever a fault comes, while model, exits and times are the real ones. What goes wrong with it
-is said by `trouble`, from another thread.
+So the arm moves steadily whenever a fault comes, while model, exits and times are the real ones. What goes wrong with
+it is said by `trouble`, from another thread.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from deer_policies.interfaces import (
     Budget,
     ExitReport,
     Observation,
-    Policy,
     PolicyInfo,
+    ReduciblePolicy,
 )
 
 RADIUS_M, SPEED_M_S = 0.06, 0.1
@@ -44,7 +44,7 @@ class CirclingPolicy:
         policy: the one that runs.
     """
 
-    def __init__(self, policy: Policy) -> None:
+    def __init__(self, policy: ReduciblePolicy) -> None:
         self._policy = policy
         self._trouble = "none"
         self._released = threading.Event()
@@ -63,13 +63,25 @@ class CirclingPolicy:
         """Changes the real policy's."""
         self._policy.set_budget(budget)
 
+    @property
+    def exits_in_use(self) -> int:
+        """The real policy's."""
+        return self._policy.exits_in_use
+
+    def limit_exits(self, exits: int) -> None:
+        """Limits the real policy's."""
+        self._policy.limit_exits(exits)
+
     def initial_state(self) -> _State:
         """The circle begins with the first step."""
         return _State(self._policy.initial_state())
 
     def trouble(self, what: str) -> None:
-        """From now on: none, freeze (steps do not return until another trouble is set), raise, memory (out of it, in all
-        exits but the first). Raises ConfigError for anything else."""
+        """What is wrong from now on; raises ConfigError for what is none of `TROUBLES`.
+
+        freeze: steps do not return until another trouble is set; raise: they raise an error; memory: deeper exits than
+        the first are out of memory.
+        """
         if what not in TROUBLES:
             raise ConfigError(f"trouble {what[:40]!r} is unknown; there are {', '.join(TROUBLES)}")
         self._trouble = what

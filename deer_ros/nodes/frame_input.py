@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -17,6 +18,8 @@ from deer_policies.errors import ConfigError
 from deer_policies.interfaces import PolicyInfo, checked_image
 from deer_ros import graph
 from deer_ros.control.frame_sync import FrameSet, FrameSync
+from deer_ros.control.frozen_view import FrozenView
+from deer_ros.control.rate_meter import RateMeter
 from deer_ros.conversions import image_to_rgb, joint_positions, stamp_to_ns, stamp_to_s
 from deer_ros.parameters import ArmParameters
 from deer_ros.quality import FRAMES
@@ -63,7 +66,13 @@ class FrameSettings:
 class FrameInput:
     """Subscribes to cameras and joint states, calls `on_frame` for each complete frame, and drops what can't be used.
 
-    `trouble` tells in words what was wrong with the last message that was dropped, until a complete frame comes.
+    A frame whose pictures come of a camera that is frozen is dropped; see `FrozenView`.
+
+    Attributes:
+        frozen_view_m: a camera is frozen if its pixels stay the same while the tool moves further than this.
+        trouble: what was wrong with the last message that was dropped, in words, until a complete frame comes.
+        frames: counts new ones that were complete and could be used.
+        dropped: messages and frames that could not, by reason.
     """
 
     def __init__(
@@ -72,10 +81,14 @@ class FrameInput:
         info: PolicyInfo,
         arm: ArmParameters,
         settings: FrameSettings,
+        frozen_view_m: float,
         on_frame: Callable[[RobotFrame], None],
     ) -> None:
+        self.frozen_view_m = frozen_view_m
         self.trouble = ""
-        self.frames = 0
+        self.frames = RateMeter()
+        self.dropped: Counter[str] = Counter()
+        self._views = {topic: FrozenView(arm.geometry) for topic in (graph.STATIC_IMAGE, graph.GRIPPER_IMAGE)}
         self._told_s: dict[str, float] = {}
         self._node = node
         self._arm = arm
@@ -99,7 +112,7 @@ class FrameInput:
         try:
             image = checked_image("image", image_to_rgb(message), shape)
         except ConfigError as error:
-            self._drop(f"{topic}: {error}")
+            self._drop(f"{topic}: {error}", f"{topic} unusable")
         else:
             self._add(channel, message.header.stamp, image)
 
@@ -108,16 +121,34 @@ class FrameInput:
             names = (*self._arm.joint_names, *self._arm.finger_joint_names)
             positions = joint_positions(message, names)
         except ConfigError as error:
-            self._drop(f"{graph.JOINT_STATES}: {error}")
+            self._drop(f"{graph.JOINT_STATES}: {error}", f"{graph.JOINT_STATES} unusable")
         else:
             self._add("joints", message.header.stamp, positions)
 
     def _add(self, channel: str, stamp: Time, value: np.ndarray) -> None:
         frames = self._sync.add(channel, stamp_to_s(stamp), (stamp, value), time.monotonic())
-        if frames is not None:
+        if frames is not None and not self._frozen(frames):
             self.trouble = ""
-            self.frames += not frames.repeated
+            if not frames.repeated:
+                self.frames.note(time.monotonic())
             self._on_frame(self._robot_frame(frames))
+
+    def _frozen(self, frames: FrameSet) -> bool:
+        """Whether a camera shows the same pixels although the arm has moved."""
+        joints_rad = frames.values["joints"][1][: len(self._arm.joint_names)]
+        pictures = (frames.values["static"], frames.values["gripper"])
+        moved_m = {
+            topic: view.moved_m(stamp_to_ns(stamp), image, joints_rad)
+            for (topic, view), (stamp, image) in zip(self._views.items(), pictures, strict=True)
+        }
+        frozen = [topic for topic, way_m in moved_m.items() if way_m > self.frozen_view_m]
+        if frozen:
+            self._drop(
+                f"{' and '.join(frozen)}: frozen: the same pixels although the tool has moved more than "
+                f"{self.frozen_view_m:g} m (a simulated camera with nothing that moves in view: raise frozen_view_m)",
+                f"{' and '.join(frozen)} frozen",
+            )
+        return bool(frozen)
 
     def _robot_frame(self, frames: FrameSet) -> RobotFrame:
         stamp, rgb_static = frames.values["static"]
@@ -135,9 +166,10 @@ class FrameInput:
             repeated=frames.repeated,
         )
 
-    def _drop(self, trouble: str) -> None:
-        """Remembers the trouble, and logs it unless it was logged lately."""
+    def _drop(self, trouble: str, reason: str) -> None:
+        """Remembers the trouble, counts it, and logs it unless it was logged lately."""
         self.trouble = trouble
+        self.dropped[reason] += 1
         now_s = time.monotonic()
         if now_s - self._told_s.get(trouble, -np.inf) > QUIET_S:
             self._node.get_logger().warning(f"dropped a message on {trouble}")

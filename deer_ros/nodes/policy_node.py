@@ -10,68 +10,42 @@ from __future__ import annotations
 import time
 import traceback
 import uuid
-from collections import deque
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
 
 import numpy as np
 from deer_msgs.msg import SafetyState, SubtaskDone
-from deer_msgs.srv import SetBudget
-from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.clock import Clock, ClockType
-from rclpy.task import Future as RosFuture
 from std_msgs.msg import String
 
-from deer_policies.deer.precision import PRECISIONS
 from deer_policies.errors import ConfigError, DeerError
 from deer_policies.interfaces import Budget, Observation, Policy
-from deer_ros import graph, parameters
+from deer_ros import graph
 from deer_ros.control.action_queue import ActionQueue, QueuedAction
-from deer_ros.control.goal import Goal, GoalLimits, GoalOutcome, gripper_action_now
+from deer_ros.control.goal import Goal, GoalOutcome, gripper_action_now
 from deer_ros.control.policy_runner import PolicyRunner, StaleObservationError, StepRequest, StepResult
+from deer_ros.control.step_record import StepRecord
 from deer_ros.control.watchdog import GateState
 from deer_ros.conversions import stamp_to_s
 from deer_ros.diagnostics import DiagnosticsPublisher, Health
 from deer_ros.inbox import ExecutorInbox
 from deer_ros.lifecycle import ManagedNode
-from deer_ros.nodes.frame_input import FrameInput, FrameSettings, RobotFrame
+from deer_ros.nodes import policy_parameters
+from deer_ros.nodes.budget_server import BudgetServer
+from deer_ros.nodes.frame_input import FrameInput, RobotFrame
 from deer_ros.nodes.goal_server import GoalServer
+from deer_ros.nodes.policy_health import PolicyHealth, Situation
+from deer_ros.nodes.policy_loading import load_named
+from deer_ros.nodes.policy_parameters import PolicyLimits, reuse_views
 from deer_ros.nodes.step_publisher import StepPublisher
 from deer_ros.process import run
 from deer_ros.quality import COMMANDS, LATCHED
 
 CHECK_PERIOD_S = 0.05
-LATENCIES_KEPT = 300
 SAFETY_SILENT_S = 1.0
 """A safety node that says nothing for so long has failed: it repeats its state five times a second."""
-
-
-BUDGET = {
-    "average_llm_gmac": "first budget, language model on average, 1e9 MAC a step; 0: no limit",
-    "peak_llm_gmac": "first budget, language model in any one step, 1e9 MAC; 0: no limit",
-    "peak_memory_gib": "first budget, weights and activations, GiB; 0: no limit",
-    "latency_ms": "first budget, wall time of any one step, ms; 0: no limit",
-}
-"""Parameters that are the limits of the first `Budget`; if all are 0, it is the checkpoint's."""
-
-
-def load_named(
-    name: str, device: str, threads: int, precision: str, reuse_views_below: float, budget: Budget | None
-) -> Policy:
-    """Loads a bundled policy by name, or one from a checkpoint's path, to run on that many threads.
-
-    Layers that the budget's peak limits leave out are not loaded; None is the checkpoint's budget.
-    """
-    import torch
-
-    from deer_policies.deer.checkpoint import load_policy
-    from deer_policies.deer.view_reuse import ViewReuse
-
-    torch.set_num_threads(threads)
-    policy = load_policy(name, device, budget, precision)
-    policy.set_view_reuse(ViewReuse(reuse_views_below))
-    return policy
 
 
 class PolicyNode(ManagedNode):
@@ -84,69 +58,47 @@ class PolicyNode(ManagedNode):
     def __init__(self, load: Callable[[str, str, int, str, float, Budget | None], Policy] = load_named) -> None:
         self._runner: PolicyRunner | None = None
         super().__init__("policy")
-        number, integer, text = parameters.number, parameters.integer, parameters.text
-        limits = {name: number(self, name, 0.0, 0.0, 1e6, meaning) or None for name, meaning in BUDGET.items()}
-        self._load = partial(
-            load,
-            text(self, "policy", "deer-nano", "name of a bundled policy, or path of a checkpoint"),
-            text(self, "device", "cpu", "where it runs: cpu, cuda, cuda:0, ..."),
-            integer(self, "threads", 2, 1, 256, "threads of the model on a CPU"),
-            text(self, "precision", "float32", "how the policy's weights are held", tuple(PRECISIONS)),
-            number(
-                self, "reuse_views_below", 0.0, 0.0, 255.0, "mean pixel change below which a view is not encoded anew"
-            ),
-            Budget(**limits) if any(limits.values()) else None,
-        )
-        self._rate_hz = number(
-            self, "control_rate_hz", 30.0, 1.0, 1000.0, "rate of the frames; the policy's must agree"
-        )
-        self._frame_settings = FrameSettings(
-            number(self, "image_slop_s", 0.02, 0.0, 1.0, "stamps of one frame may lie this far apart"),
-            parameters.flag(self, "reliable_images", False, "ask for lost images again; the cameras must offer it"),
-        )
-        self._refuses = parameters.flag(
-            self, "refuse_unknown", True, "refuse instructions that the policy's recogniser doesn't take for its skills"
-        )
-        self._max_age_s = number(self, "max_image_age_s", 0.2, 0.01, 10.0, "older frames are not acted on")
-        self._limits = GoalLimits(
-            integer(self, "default_max_steps", 360, 1, 1_000_000, "control steps of a goal that names none"),
-            number(self, "frame_timeout_s", 2.0, 0.1, 600.0, "a goal fails after this long without a usable frame"),
-        )
-        self._arm = parameters.arm(self)
+        self._load_named = load
+        self._settings = policy_parameters.declare(self)
+        self._limits = policy_parameters.declare_limits(self, self._take_limits)
+        self._arm = self._settings.arm
         self._goal: Goal | None = None
-        self._skipped = 0
         self._handled_ns: int | None = None
         self._newest_stamp_s = -np.inf
         self._last_gripper: float | None = None
         self._stopped = ""
+        self._model_trouble = ""
         self._safety_heard_s: float | None = None
-        self._latencies_ms: deque[float] = deque(maxlen=LATENCIES_KEPT)
+        self._record = StepRecord(1.0 / self._settings.control_rate_hz)
+        self._told_health = PolicyHealth(self, self._record, self._settings.control_rate_hz)
         self._inbox = ExecutorInbox(self)
         DiagnosticsPublisher(self, self._health)
 
     def set_up(self) -> None:
         """Loads the policy and makes every interface."""
-        runner = self._runner = PolicyRunner(self._load, self._max_age_s, self._deliver)
+        runner = self._runner = PolicyRunner(self._load, self._limits.max_image_age_s, self._deliver, self._warn)
         self._releases.append(runner.close)
-        info = runner.info
-        if not np.isclose(info.rate_hz, self._rate_hz):
-            raise ConfigError(
-                f"policy {info.name} acts at {info.rate_hz:g} Hz but control_rate_hz is {self._rate_hz:g}"
-            )
+        info, rate_hz = runner.info, self._settings.control_rate_hz
+        if not np.isclose(info.rate_hz, rate_hz):
+            raise ConfigError(f"policy {info.name} acts at {info.rate_hz:g} Hz but control_rate_hz is {rate_hz:g}")
         self._make_subscriptions()
         self._steps = StepPublisher(self, self._arm.base_frame)
-        service = self.create_service(
-            SetBudget, graph.SET_BUDGET, self._on_budget, callback_group=MutuallyExclusiveCallbackGroup()
-        )
+        budgets = BudgetServer(self, runner, self._inbox)
         self._goals = GoalServer(self, lambda: self.active, self._begin, self._on_cancel)
         timer = self.create_timer(CHECK_PERIOD_S, self._check, clock=Clock(clock_type=ClockType.STEADY_TIME))
         self._releases += [
             self._steps.close,
-            partial(self.destroy_service, service),
+            budgets.close,
             self._goals.close,
             partial(self.destroy_timer, timer),
         ]
         self.get_logger().info(f"policy {info.name} is ready; exits after layers {[n + 1 for n in info.exit_layers]}")
+
+    def _load(self) -> Policy:
+        one = self._settings
+        return self._load_named(
+            one.policy, one.device, one.threads, one.precision, self._limits.reuse_views_below, one.budget
+        )
 
     def _make_subscriptions(self) -> None:
         """`subtask_done` comes first: it is handled before the frame that it speaks of if both are there."""
@@ -154,7 +106,9 @@ class PolicyNode(ManagedNode):
         done = self.create_subscription(SubtaskDone, graph.SUBTASK_DONE, self._on_done, COMMANDS)
         safety = self.create_subscription(SafetyState, graph.SAFETY_STATE, self._on_safety, LATCHED)
         words = self.create_subscription(String, graph.INSTRUCTION, self._on_instruction, 10)
-        self._frames = FrameInput(self, self._runner.info, self._arm, self._frame_settings, self._on_frame)
+        self._frames = FrameInput(
+            self, self._runner.info, self._arm, self._settings.frames, self._limits.frozen_view_m, self._on_frame
+        )
         self._releases += [partial(self.destroy_subscription, item) for item in (done, safety, words)]
         self._releases.append(self._frames.close)
 
@@ -167,6 +121,25 @@ class PolicyNode(ManagedNode):
         """Gives back the policy and every interface."""
         super().release()
         self._runner = None
+        self._model_trouble = ""
+
+    def _take_limits(self, limits: PolicyLimits) -> None:
+        """Changed parameters hold from now on; what the policy itself does changes before its next step."""
+        before, self._limits = self._limits, limits
+        if self._runner is None:
+            return
+        self._runner.max_age_s = limits.max_image_age_s
+        self._frames.frozen_view_m = limits.frozen_view_m
+        if limits.reuse_views_below != before.reuse_views_below:
+            self._runner.change(partial(reuse_views, limits.reuse_views_below))
+
+    def _warn(self, words: str) -> None:
+        """On the model's thread: hands the words over to the executor's, which logs them."""
+
+        def log() -> None:
+            self.get_logger().warning(words)
+
+        self._inbox.post(log)
 
     def _begin(self, goal_id: bytes, instruction: str, max_steps: int) -> Goal:
         """Begins a goal; the one before it ends. It acts from the first frame that comes in from now on."""
@@ -175,21 +148,27 @@ class PolicyNode(ManagedNode):
             raise ConfigError(
                 f"the safety node lets nothing pass ({self._stopped}); call safety/arm first, or end the takeover"
             )
-        if self._refuses:
+        if self._model_trouble:
+            raise ConfigError(f"{self._model_trouble}; new instructions are taken when it answers again")
+        if self._limits.refuse_unknown:
             self._refuse_unknown(instruction)
         goal = Goal(
             goal_id=goal_id,
             instruction=instruction,
-            max_steps=max_steps or self._limits.default_max_steps,
+            max_steps=max_steps or self._limits.goal.default_max_steps,
             began_stamp_s=self._newest_stamp_s,
             progress_s=time.monotonic(),
-            queue=ActionQueue(self._runner.info.horizon, 1.0 / self._rate_hz + self._max_age_s),
+            queue=ActionQueue(self._runner.info.horizon, self._longest_gap_s),
         )
         if self._goal is not None:
             self._end(self._goal, GoalOutcome.CANCELLED, f"replaced by a newer instruction: {goal.instruction!r}")
         self._goal, self._handled_ns = goal, None
         self.get_logger().info(f"following {goal.instruction!r}")
         return goal
+
+    @property
+    def _longest_gap_s(self) -> float:
+        return 1.0 / self._settings.control_rate_hz + self._limits.max_image_age_s
 
     def _refuse_unknown(self, instruction: str) -> None:
         """A goal in progress goes on; words that nobody understands are no reason to stop or to move."""
@@ -206,6 +185,7 @@ class PolicyNode(ManagedNode):
     def _after_end(self, goal: Goal) -> None:
         if goal is self._goal:
             self._goal = None
+            self._record.ended()
         if goal.steps > 0 and self._last_gripper is not None:
             self._steps.hold(goal, self._last_gripper)
         self._goals.ended(goal)
@@ -225,6 +205,7 @@ class PolicyNode(ManagedNode):
         if not goal.new_frame(time.monotonic()):
             self._after_end(goal)
             return
+        self._record.due()
         if goal.steps == 0:
             self._last_gripper = gripper_action_now(self._last_gripper, frame.opening_m)
         queued = goal.queue.next(frame.stamp_s)
@@ -235,8 +216,6 @@ class PolicyNode(ManagedNode):
             self._handled_ns = frame.stamp_ns
             goal.queue.awaiting = True
             self._runner.submit(StepRequest(goal, self._observation(goal, frame), frame.stamp_ns, frame.received_s))
-        else:
-            self._skipped += 1
 
     def _observation(self, goal: Goal, frame: RobotFrame) -> Observation:
         """CALVIN's robot_obs from the joints: pose by forward kinematics, opening, joints, last gripper action."""
@@ -257,6 +236,7 @@ class PolicyNode(ManagedNode):
             return
         if isinstance(error, StaleObservationError):
             self.get_logger().warning(str(error), throttle_duration_sec=1.0)
+            self._record.stale += 1
             self._handled_ns = None
             goal.queue.awaiting = False
         elif isinstance(error, DeerError):
@@ -271,10 +251,11 @@ class PolicyNode(ManagedNode):
         first = request.goal.queue.fill(result.actions, request.observation.time_s)
         self._answer(request.goal, request.stamp_ns, first)
         self._goals.feedback(request.goal, self._steps.report(request, result))
-        self._latencies_ms.append(result.report.latency_ms)
+        self._record.step(result.report.exit_index, result.report.latency_ms)
 
     def _answer(self, goal: Goal, stamp_ns: int, queued: QueuedAction) -> None:
         goal.steps += 1
+        self._record.acted(time.monotonic())
         self._last_gripper = float(queued.action.values[6])
         self._steps.answer(goal, stamp_ns, queued)
 
@@ -307,47 +288,38 @@ class PolicyNode(ManagedNode):
         if stopped and self._goal is not None:
             self._end(self._goal, GoalOutcome.FAILED, f"the safety node lets nothing pass: {stopped}")
 
-    async def _on_budget(self, request: SetBudget.Request, response: SetBudget.Response) -> SetBudget.Response:
-        """Waits for the model's thread without holding up the executor: it has a callback group of its own, since the
-        group of a callback that waits runs nothing else."""
-        assert self._runner is not None
-        changed: RosFuture = RosFuture()
-        try:
-            budget = Budget(**{name: getattr(request, name) or None for name in BUDGET})
-            future = self._runner.set_budget(budget)
-            future.add_done_callback(lambda _: self._inbox.post(partial(changed.set_result, None)))
-            await changed
-            future.result()
-        except DeerError as error:
-            response.message = str(error)
-            self.get_logger().warning(f"budget refused: {error}")
-        else:
-            response.accepted = True
-            self.get_logger().info(f"budget: {budget}")
-        return response
-
     def _check(self) -> None:
-        heard_s = self._safety_heard_s
-        if heard_s is not None and time.monotonic() - heard_s > SAFETY_SILENT_S:
+        now_s, heard_s = time.monotonic(), self._safety_heard_s
+        if heard_s is not None and now_s - heard_s > SAFETY_SILENT_S:
             self._close(f"nothing heard of it for {SAFETY_SILENT_S:g} s; is it running?")
+        self._check_model()
         goal = self._goal
-        if goal is not None and goal.check(time.monotonic(), self._limits, self._frames.trouble):
+        if goal is not None and goal.check(now_s, self._limits.goal, self._frames.trouble):
             self._after_end(goal)
+
+    def _check_model(self) -> None:
+        """A model that does not come back ends the goal. Nothing is done to its thread: once it is back, goals are
+        taken again, and its late answer is one to a goal that has ended."""
+        assert self._runner is not None
+        silent = self._runner.busy_s > self._limits.model_timeout_s
+        if silent and not self._model_trouble:
+            limit_s = self._limits.model_timeout_s
+            self._model_trouble = f"the model has not answered for {limit_s:g} s (parameter model_timeout_s)"
+            self.get_logger().error(self._model_trouble)
+            if self._goal is not None:
+                self._end(self._goal, GoalOutcome.FAILED, self._model_trouble)
+        elif self._model_trouble and not silent:
+            self._model_trouble = ""
+            self.get_logger().info("the model answers again")
 
     def _health(self) -> Health:
         if self._runner is None:
             return Health("not configured")
-        values: dict[str, object] = {
-            "policy": self._runner.info.name,
-            "active": self.active,
-            "instruction": self._goal.instruction if self._goal else "",
-            "steps": self._goal.steps if self._goal else 0,
-            "frames": self._frames.frames,
-            "frames the model was too slow for": self._runner.replaced + self._skipped,
-        }
-        if self._latencies_ms:
-            values["latency p50 ms"], values["latency p99 ms"] = np.percentile(self._latencies_ms, (50, 99)).round(2)
-        return Health(self._frames.trouble or ("" if self.active else "not active"), values=values)
+        dropped = self._frames.dropped + Counter({"frames too old for the model": self._record.stale})
+        return self._told_health.report(
+            self._runner,
+            Situation(self.active, self._goal, self._model_trouble, self._frames.trouble, self._frames.frames, dropped),
+        )
 
 
 def main() -> int:

@@ -302,6 +302,26 @@ class Policy(Protocol):
 
 
 @runtime_checkable
+class ReduciblePolicy(Policy, Protocol):
+    """A policy that can give up its deepest exits at once, for example when memory runs out."""
+
+    @property
+    def exits_in_use(self) -> int:
+        """How many exits, from the shallowest, a step may reach."""
+        ...
+
+    def limit_exits(self, exits: int) -> None:
+        """From the next step on, none reaches deeper than the first `exits` exits, until `set_budget` is called.
+
+        The budget stays as it is, and is kept.
+
+        Raises:
+            BudgetError: if no action could be taken at the last one of them; nothing changes.
+        """
+        ...
+
+
+@runtime_checkable
 class BatchPolicy(Policy, Protocol):
     """A policy that can step several episodes at once, each with its own state and its own exit."""
 

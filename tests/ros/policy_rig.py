@@ -73,6 +73,7 @@ class Rig:
         self.policy = ScriptedPolicy(horizon)
         domain_id = free_domain_id()
         settings = ["frame_timeout_s:=1.0", "max_image_age_s:=0.5", "default_max_steps:=5", "image_slop_s:=0.0"]
+        settings.append("model_timeout_s:=5.0")
         arguments = [item for setting in settings for item in ("-p", setting)]
         rclpy.init(args=["--ros-args", *arguments], domain_id=domain_id)
         self.node = PolicyNode(self.policy.load)

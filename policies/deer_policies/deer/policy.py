@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 
 from deer_policies.deer.backbone import DeerModel
 from deer_policies.deer.batching import ExactBatches
-from deer_policies.deer.budget import GIB, CostModel, enough, fitting_exits, within
+from deer_policies.deer.budget import GIB, CostModel, blind_exits, enough, fitting_exits, within
 from deer_policies.deer.deadline import (
     QUANTILE,
     Clock,
@@ -160,6 +161,26 @@ class DeerPolicy:
                 f"the exit rule has {len(rule.thresholds)} thresholds but the policy {len(self.info.exit_layers)} exits"
             )
         self._plan = Plan(Budget(), rule)
+
+    @property
+    def exits_in_use(self) -> int:
+        """How many exits, from the shallowest, a step may reach under the exit rule in force."""
+        return len(self.exit_rule.thresholds)
+
+    def limit_exits(self, exits: int) -> None:
+        """Gives up the exits behind the first so many until `set_budget` is called; see `ReduciblePolicy`.
+
+        Their layers stay loaded.
+
+        Raises:
+            BudgetError: for exits that come before any layer has seen the images; nothing changes.
+        """
+        least = min(blind_exits(self.model.config) + 1, len(self.info.exit_layers))
+        if exits < least:
+            raise BudgetError(
+                f"the policy can't do with {exits} exits: it needs at least {least}, the first that has seen the images"
+            )
+        self._plan = replace(self._plan, rule=self._plan.rule.limited(exits))
 
     def set_view_reuse(self, reuse: ViewReuse) -> None:
         """Chooses which views are encoded again, under any budget and exit rule; takes effect at the next step."""
