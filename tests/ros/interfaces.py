@@ -1,7 +1,7 @@
 """Builds the interface packages that PyPI has no wheels of (control_msgs, tf2_msgs), as far as tests need them.
 
-The definitions in `interface_packages/` are equal to the real ones in fields, types and order, so that the type hashes are
-the same. On a ROS 2 machine, which has the real packages, nothing is built.
+The definitions in `interface_packages/` are equal to the real ones in fields, types and order, and so are their type
+hashes. On a ROS 2 machine, which has the real packages, nothing is built.
 """
 
 from __future__ import annotations
