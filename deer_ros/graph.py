@@ -12,6 +12,8 @@ CONFIG_FOLDER = Path(__file__).parent / "config"
 
 STATIC_IMAGE = "camera/static/image_raw"
 GRIPPER_IMAGE = "camera/gripper/image_raw"
+STATIC_CAMERA_INFO = "camera/static/camera_info"
+GRIPPER_CAMERA_INFO = "camera/gripper/camera_info"
 JOINT_STATES = "joint_states"
 INSTRUCTION = "instruction"
 FOLLOW_INSTRUCTION = "follow_instruction"
@@ -19,7 +21,9 @@ SET_BUDGET = "set_budget"
 POLICY_ACTION = "policy/action"
 EXIT_REPORT = "policy/exit_report"
 ARM_TWIST = "arm/twist"
+JOINT_TRAJECTORY = "arm/joint_trajectory"
 GRIPPER_COMMAND = "gripper/command"
+GRIPPER_ACTION = "gripper/gripper_cmd"
 SAFETY_STATE = "safety/state"
 SAFETY_STOP = "safety/stop"
 SAFETY_ARM = "safety/arm"
@@ -27,6 +31,8 @@ SIMULATOR_RESET = "simulator/reset"
 BEGIN_SUBTASK = "simulator/begin_subtask"
 SUBTASK_DONE = "subtask_done"
 CLOCK = "/clock"
+TF = "/tf"
+TF_STATIC = "/tf_static"
 DIAGNOSTICS = "/diagnostics"
 
 
@@ -101,7 +107,7 @@ _POLICY_ARGUMENTS = (
 BRINGUPS: dict[str, Bringup] = {
     "simulation": Bringup(
         "the arm at its play table in simulation",
-        (NodeDescription("simulator", vital=True), _SAFETY, _POLICY),
+        (NodeDescription("simulator", managed=True, vital=True), _SAFETY, _POLICY),
         (
             Argument("scene", "simulator", "scene of PlayTable: A, B, C or D"),
             Argument("mode", "simulator", "how time advances: lockstep or real_time"),

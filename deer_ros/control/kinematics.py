@@ -48,6 +48,11 @@ class ArmGeometry:
 
     def tcp_pose(self, joints_rad: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Position (3,) in m and euler angles (3,) in rad of the tool centre point, for joint angles (7,)."""
+        position, rotation = self.tcp_matrix(joints_rad)
+        return position, euler_from_rotation(rotation)
+
+    def tcp_matrix(self, joints_rad: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Position (3,) in m and rotation (3, 3) of the tool centre point, for joint angles (7,)."""
         joints = np.asarray(joints_rad, dtype=np.float64)
         if joints.shape != (JOINT_COUNT,) or not np.isfinite(joints).all():
             raise ConfigError(f"joint angles {joints.tolist()} must be {JOINT_COUNT} finite values in rad")
@@ -57,7 +62,7 @@ class ArmGeometry:
             position = position + rotation @ np.array(offset)
             rotation = rotation @ _about_x(twist) @ _about_z(float(angle))
         position = position + rotation @ np.array((0.0, 0.0, _FLANGE_M + self.tcp_offset_m))
-        return position, euler_from_rotation(rotation @ _about_z(_HAND_ANGLE_RAD))
+        return position, rotation @ _about_z(_HAND_ANGLE_RAD)
 
 
 def euler_from_rotation(rotation: np.ndarray) -> np.ndarray:
