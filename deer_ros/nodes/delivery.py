@@ -24,6 +24,7 @@ class Delivery:
     def __init__(self, node: Node, seed: int) -> None:
         self._link: ImperfectLink[Callable[[], None]] = ImperfectLink(seed)
         self._alarm = Alarm(node, self._deliver)
+        self._shut = False
 
     @property
     def lost(self) -> int:
@@ -36,12 +37,23 @@ class Delivery:
         self._alarm.set(self._link.next_s)
 
     def send(self, call: Callable[[], None]) -> None:
-        """Makes the call when the link has carried it, after all that were sent before."""
+        """Makes the call when the link has carried it, after all that were sent before; never if the link is shut."""
+        if self._shut:
+            return
         if self._link.quality.perfect and self._link.next_s is None:
             call()
             return
         self._link.send(call, time.monotonic())
         self._alarm.set(self._link.next_s)
+
+    def shut(self) -> None:
+        """Forgets the calls that are under way and takes no more."""
+        self._shut = True
+        self.clear()
+
+    def open(self) -> None:
+        """Takes calls again."""
+        self._shut = False
 
     def clear(self) -> None:
         """Forgets the calls that are under way."""

@@ -100,8 +100,9 @@ class SimulatedDriver:
         assert now.rgb_gripper is not None
         self._sensors.publish_pictures(now.rgb_static, now.rgb_gripper, stamp_ns)
 
-    def publish_fixed(self, stamp_ns: int) -> None:
-        """Sends the frames that stay, if they are wanted."""
+    def open(self, stamp_ns: int) -> None:
+        """Takes commands from now on, and sends the frames that stay, if they are wanted."""
+        self._commands.open()
         if self._broadcast is not None:
             self._broadcast.publish_static(stamp_ns)
 
@@ -111,8 +112,8 @@ class SimulatedDriver:
         self._commands.change(imperfections.commands)
 
     def halt(self) -> None:
-        """Forgets commands and what is under way; the gripper keeps its grip."""
-        self._commands.clear()
+        """Forgets commands and what is under way, and takes no more until `open`; the gripper keeps its grip."""
+        self._commands.shut()
         self._sensors.clear()
         self._arm.hold()
         self._gripper.hold(self._gripper.target_m)
@@ -137,6 +138,7 @@ class SimulatedDriver:
             self._broadcast = TransformBroadcast(node, settings.arm, *poses)
             self._closers.append(self._broadcast.close)
         self._commands = Delivery(node, settings.seed + COMMAND_SEED)
+        self._commands.shut()
         self._commands.change(imperfections.commands)
         self._closers.append(self._commands.close)
         self._gripper = self._gripper_input(node)

@@ -36,6 +36,8 @@ from deer_sim.tasks import TASKS, solved
 RESET_GAP_NS = 1_000_000_000
 """Simulated time never goes back: an episode begins this long after the last frame of the one before, and the first one
 after 0, which is the stamp of commands that answer no frame."""
+TROUBLE_S = 1.5
+"""Trouble that did not come again for so long is over; diagnostics go out once a second."""
 OLDEST_PICTURE_S = 0.1
 """Where steps are behind the clock, pictures wait for them, but not longer than this."""
 
@@ -51,6 +53,7 @@ class SimulatorNode(ManagedNode):
         self._driver: SimulatedDriver | None = None
         self._subtask: tuple[str, SceneState, int] | None = None
         self._trouble = ""
+        self._troubled_s = 0.0
         self._steps = self._pictures = self._skipped = 0
         self._episode_ns = self._frame_ns = 0
         self._sent_s = 0.0
@@ -86,7 +89,7 @@ class SimulatorNode(ManagedNode):
 
     def start(self) -> None:
         """The world goes on from where it stands."""
-        self._running.publish_fixed(self._present_ns())
+        self._running.open(self._present_ns())
         self._go_on()
 
     def halt(self, reason: str) -> None:
@@ -158,7 +161,9 @@ class SimulatorNode(ManagedNode):
         if self._settings.clock == SYSTEM:
             end_ns = time.time_ns() - round((time.monotonic() - due_s) * 1e9)
         self._now = self._running.stand(look) if stand else self._running.step(end_ns * 1e-9, look)
-        self._trouble = self._trouble if stand else ""
+        if time.monotonic() - self._troubled_s > TROUBLE_S:
+            self._trouble = ""
+        self._troubled_s = 0.0
         self._steps += 1
         self._show_state(end_ns)
 
@@ -238,6 +243,8 @@ class SimulatorNode(ManagedNode):
         return response
 
     def _note(self, trouble: str) -> None:
+        """Says what is wrong, once while it lasts."""
+        self._troubled_s = time.monotonic()
         if trouble != self._trouble:
             self.get_logger().warning(trouble)
         self._trouble = trouble
