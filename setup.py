@@ -47,6 +47,7 @@ setup(
             "ros-std-srvs",
             "ros-sensor-msgs",
             "ros-geometry-msgs",
+            "ros-trajectory-msgs",
             "ros-diagnostic-msgs",
             "ros-lifecycle-msgs",
             "ros-trajectory-msgs",

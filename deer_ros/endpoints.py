@@ -78,13 +78,14 @@ NODES: dict[str, Endpoints] = {
     "simulator": Endpoints(
         publishes=(
             graph.STATIC_IMAGE,
+            graph.STATIC_CAMERA_INFO,
             graph.GRIPPER_IMAGE,
+            graph.GRIPPER_CAMERA_INFO,
             graph.JOINT_STATES,
             graph.CLOCK,
             graph.SUBTASK_DONE,
             graph.DIAGNOSTICS,
         ),
-        subscribes=(graph.ARM_TWIST, graph.GRIPPER_COMMAND),
         serves=(graph.SIMULATOR_RESET, graph.BEGIN_SUBTASK),
     ),
     "safety": Endpoints(
@@ -123,8 +124,14 @@ GRIPPER_AS_TOPIC = Endpoints(publishes=(graph.GRIPPER_COMMAND,))
 GRIPPER_AS_ACTION = Endpoints(requests=(graph.GRIPPER_ACTION,))
 """What the parameters arm_output and gripper_output give the safety node."""
 
+DRIVEN_BY_TOPICS = Endpoints(subscribes=(graph.ARM_TWIST, graph.GRIPPER_COMMAND))
+DRIVEN_OTHERWISE = Endpoints(
+    publishes=(graph.TF, graph.TF_STATIC), subscribes=(graph.ARM_TRAJECTORY,), executes=(graph.GRIPPER_ACTION,)
+)
+"""What arm_interface, gripper_interface and publish_tf give the simulator."""
+
 BY_PARAMETER: dict[str, Endpoints] = {
-    "simulator": SIM_TIME,
+    "simulator": SIM_TIME + DRIVEN_BY_TOPICS + DRIVEN_OTHERWISE,
     "safety": SIM_TIME + ARM_AS_TWIST + ARM_AS_TRAJECTORY + GRIPPER_AS_TOPIC + GRIPPER_AS_ACTION,
     "policy": SIM_TIME,
     "supervisor": SIM_TIME,

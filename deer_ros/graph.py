@@ -12,6 +12,8 @@ CONFIG_FOLDER = Path(__file__).parent / "config"
 
 STATIC_IMAGE = "camera/static/image_raw"
 GRIPPER_IMAGE = "camera/gripper/image_raw"
+STATIC_CAMERA_INFO = "camera/static/camera_info"
+GRIPPER_CAMERA_INFO = "camera/gripper/camera_info"
 JOINT_STATES = "joint_states"
 INSTRUCTION = "instruction"
 FOLLOW_INSTRUCTION = "follow_instruction"
@@ -33,6 +35,8 @@ SIMULATOR_RESET = "simulator/reset"
 BEGIN_SUBTASK = "simulator/begin_subtask"
 SUBTASK_DONE = "subtask_done"
 CLOCK = "/clock"
+TF = "/tf"
+TF_STATIC = "/tf_static"
 DIAGNOSTICS = "/diagnostics"
 
 
@@ -125,7 +129,7 @@ _POLICY_ARGUMENTS = (
 BRINGUPS: dict[str, Bringup] = {
     "simulation": Bringup(
         "the arm at its play table in simulation",
-        (NodeDescription("simulator", vital=True), _SAFETY, _POLICY),
+        (NodeDescription("simulator", managed=True, vital=True), _SAFETY, _POLICY),
         (
             Argument("scene", "simulator", "scene of PlayTable: A, B, C or D"),
             Argument("mode", "simulator", "how time advances: lockstep or real_time"),

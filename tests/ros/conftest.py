@@ -4,6 +4,8 @@ import os
 
 import pytest
 
+from tests.ros import interfaces
+
 os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
 
 
@@ -27,3 +29,13 @@ def tiny_checkpoint(tmp_path_factory):
     path = tmp_path_factory.mktemp("checkpoint") / "tiny.safetensors"
     save(path, Checkpoint(model, tokenizer, Calibration(values)))
     return path
+
+
+@pytest.fixture(scope="session")
+def interface_packages():
+    """control_msgs and tf2_msgs can be imported, here and in child processes; built at first, which takes a minute."""
+    if interfaces.installed():
+        return
+    prefix = interfaces.built()
+    os.environ.update(interfaces.variables(prefix))
+    interfaces.load(prefix)

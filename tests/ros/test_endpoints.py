@@ -16,6 +16,7 @@ _TOPICS = endpoints.ARM_AS_TWIST + endpoints.GRIPPER_AS_TOPIC
 BY_PARAMETER = {
     ("simulation", "policy"): endpoints.SIM_TIME,
     ("simulation", "safety"): _TOPICS,
+    ("simulation", "simulator"): endpoints.DRIVEN_BY_TOPICS,
     ("arm", "safety"): _TOPICS,
 }
 """What the packaged parameter files switch on."""

@@ -64,7 +64,7 @@ def test_chunks_in_lockstep_are_the_same_as_a_rollout_in_one_process():
         received = []
         client.node.create_subscription(PolicyAction, graph.POLICY_ACTION, received.append, COMMANDS)
         for transition in (Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE):
-            for name in ("safety", "policy"):
+            for name in ("simulator", "safety", "policy"):
                 client.change_state(name, transition, DEADLINE_S)
         client.wait_ready(DEADLINE_S)
         client.reset(7)

@@ -147,10 +147,42 @@ class TableEnvironment:
             ConfigError: if the action is not finite or misshapen; nothing moves.
             SimulatorError: before the first reset.
         """
-        if self._now is None:
-            raise SimulatorError("step was called before reset; call reset first")
+        self._check_begun("step")
         values = checked("action", action, ACTION_SIZE)
         self._robot.command(values if self._exact else np.clip(values, -1.0, 1.0))
+        return self._advance(look)
+
+    def drive(
+        self, opening_m: float, pose_step: np.ndarray | None = None, joints: np.ndarray | None = None, look: bool = True
+    ) -> TimeStep:
+        """Runs one control step as an arm's driver takes commands.
+
+        Args:
+            opening_m: the gripper's opening to be driven to, cut to its travel.
+            pose_step: (6,) as in a relative action, clipped to [-1, 1]; None: zero.
+            joints: (7,) rad to be driven to instead, cut to the joints' limits.
+            look: whether pictures are drawn.
+
+        Raises:
+            ConfigError: if a command is not finite or misshapen; nothing moves.
+            SimulatorError: before the first reset.
+        """
+        self._check_begun("drive")
+        (opening,) = checked("opening_m", [opening_m], 1)
+        if joints is None:
+            step = np.zeros(6) if pose_step is None else checked("pose_step", pose_step, 6)
+            self._robot.drive_pose(np.clip(step, -1.0, 1.0))
+        else:
+            self._robot.drive_joints(checked("joints", joints, 7))
+        self._robot.drive_fingers(float(opening))
+        return self._advance(look)
+
+    def _check_begun(self, what: str) -> None:
+        if self._now is None:
+            raise SimulatorError(f"{what} was called before reset; call reset first")
+
+    def _advance(self, look: bool) -> TimeStep:
+        """Lets physics go on for one control step."""
         for _ in range(self._substeps):
             self._client.stepSimulation()
         self._fixtures.update()

@@ -48,17 +48,19 @@ class Robot:
         for index in self._settings.finger_joints:
             client.resetJointState(self.body, index, width_m / 2)
             self._drive_finger(index, width_m / 2, self._settings.close_force)
-        position, orientation = client.getLinkState(self.body, self._settings.tool_link)[:2]
-        self._target_position = np.array(position)
-        self._target_euler = np.array(client.getEulerFromQuaternion(orientation))
+        self._target_position, self._target_euler = self._tool_pose()
         self._gripper_action = gripper_action
 
     def command(self, action: np.ndarray) -> None:
         """Moves the target pose by a relative action (7,) and drives the motors towards it."""
+        self.drive_pose(action[:6])
+        self.drive_fingers(2 * self._settings.finger_travel_m if action[6] > 0.0 else 0.0)
+
+    def drive_pose(self, step: np.ndarray) -> None:
+        """Moves the target pose by a step (6,) as in a relative action, and drives the arm's motors towards it."""
         client, settings = self._client, self._settings
-        self._target_position = self._target_position + action[:3] * settings.position_step_m
-        self._target_euler = self._target_euler + action[3:6] * settings.rotation_step_rad
-        self._gripper_action = 1.0 if action[6] > 0.0 else -1.0
+        self._target_position = self._target_position + step[:3] * settings.position_step_m
+        self._target_euler = self._target_euler + step[3:6] * settings.rotation_step_rad
         solution = client.calculateInverseKinematics(
             self.body,
             settings.tool_link,
@@ -70,11 +72,21 @@ class Robot:
             restPoses=self._rest,
         )
         self._drive_arm(np.clip(solution[:7], self._lower, self._upper))
-        opening = self._gripper_action > 0.0
+
+    def drive_joints(self, joints: np.ndarray) -> None:
+        """Drives the arm's motors to `joints` (7,) rad; the target pose becomes the tool's present one."""
+        self._drive_arm(np.clip(joints, self._lower, self._upper))
+        self._target_position, self._target_euler = self._tool_pose()
+
+    def drive_fingers(self, opening_m: float) -> None:
+        """Drives the fingers `opening_m` apart, within their travel; at half of it, an observation says closed."""
+        settings = self._settings
+        opening = opening_m > settings.finger_travel_m
+        self._gripper_action = 1.0 if opening else -1.0
         for index in settings.finger_joints:
             self._drive_finger(
                 index,
-                settings.finger_travel_m if opening else 0.0,
+                float(np.clip(opening_m / 2, 0.0, settings.finger_travel_m)),
                 settings.open_force if opening else settings.close_force,
             )
 
@@ -93,6 +105,11 @@ class Robot:
                 self._gripper_action,
             ]
         )
+
+    def _tool_pose(self) -> tuple[np.ndarray, np.ndarray]:
+        """Place (3,) and euler angles (3,) of the tool."""
+        position, orientation = self._client.getLinkState(self.body, self._settings.tool_link)[:2]
+        return np.array(position), np.array(self._client.getEulerFromQuaternion(orientation))
 
     def _drive_arm(self, joints: np.ndarray) -> None:
         """Sets the arm's position motors to `joints` (7,) rad."""

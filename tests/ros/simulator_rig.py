@@ -1,0 +1,146 @@
+"""A simulator node in a thread, a client, and recorders of what the simulated driver publishes."""
+
+import contextlib
+import threading
+import time
+
+import rclpy
+from geometry_msgs.msg import TwistStamped
+from lifecycle_msgs.msg import Transition
+from rcl_interfaces.srv import SetParameters
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.parameter import Parameter
+from sensor_msgs.msg import CameraInfo, Image, JointState
+from std_msgs.msg import Float64
+
+from deer_ros import graph
+from deer_ros.bringup import free_domain_id
+from deer_ros.client import StackClient
+from deer_ros.conversions import ns_to_stamp
+from deer_ros.nodes.simulator_node import SimulatorNode
+from deer_ros.quality import COMMANDS, FRAMES
+
+DEADLINE_S = 10.0
+REAL_TIME = {"mode": "real_time", "clock": "system"}
+
+
+def wait(condition, deadline_s=DEADLINE_S):
+    deadline = time.monotonic() + deadline_s
+    while not condition():
+        assert time.monotonic() < deadline, "the condition did not come true in time"
+        time.sleep(0.005)
+
+
+class Topic:
+    """Keeps what comes on a topic with the time (s, of time.time) at which it came."""
+
+    def __init__(self, node, kind, name, quality=FRAMES):
+        self.received = []
+        node.create_subscription(kind, name, lambda message: self.received.append((time.time(), message)), quality)
+
+    def next(self, count=1):
+        """The next messages from now on, with their times."""
+        first = len(self.received)
+        wait(lambda: len(self.received) >= first + count)
+        return self.received[first : first + count]
+
+    @property
+    def last(self):
+        return self.received[-1][1]
+
+
+def stamp_s(message):
+    return message.header.stamp.sec + message.header.stamp.nanosec * 1e-9
+
+
+def ages(received):
+    """How long after their stamp messages came, s."""
+    return [at - stamp_s(message) for at, message in received]
+
+
+class SimulatorRig:
+    """A running simulator node with the given parameters; `active` False leaves it inactive."""
+
+    def __init__(self, active=True, **settings):
+        arguments = [item for name, value in settings.items() for item in ("-p", f"{name}:={yaml(value)}")]
+        self.domain_id = free_domain_id()
+        rclpy.init(args=["--ros-args", *arguments], domain_id=self.domain_id)
+        self.node = self.client = None
+        try:
+            self.node = SimulatorNode()
+            self.start(active)
+        except BaseException:
+            self.close()
+            raise
+
+    def start(self, active):
+        self.executor = SingleThreadedExecutor()
+        self.executor.add_node(self.node)
+        self.thread = threading.Thread(target=self.spin, daemon=True)
+        self.thread.start()
+        self.client = StackClient(self.domain_id)
+        node = self.client.node
+        self.joints = Topic(node, JointState, graph.JOINT_STATES)
+        self.static = Topic(node, Image, graph.STATIC_IMAGE)
+        self.gripper = Topic(node, Image, graph.GRIPPER_IMAGE)
+        self.static_info = Topic(node, CameraInfo, graph.STATIC_CAMERA_INFO)
+        self.gripper_info = Topic(node, CameraInfo, graph.GRIPPER_CAMERA_INFO)
+        self.twists = node.create_publisher(TwistStamped, graph.ARM_TWIST, COMMANDS)
+        self.openings = node.create_publisher(Float64, graph.GRIPPER_COMMAND, COMMANDS)
+        self.parameters = node.create_client(SetParameters, "simulator/set_parameters")
+        self.change(Transition.TRANSITION_CONFIGURE, *([Transition.TRANSITION_ACTIVATE] if active else []))
+
+    def spin(self):
+        with contextlib.suppress(ExternalShutdownException):
+            self.executor.spin()
+
+    def close(self):
+        if self.client is not None:
+            self.client.close()
+            self.executor.shutdown()
+            self.thread.join(DEADLINE_S)
+        if self.node is not None:
+            self.node.destroy_node()
+        rclpy.try_shutdown()
+
+    def change(self, *transitions):
+        for transition in transitions:
+            self.client.change_state("simulator", transition, DEADLINE_S)
+
+    def set(self, **values):
+        """Changes parameters as `ros2 param set` does; the reason of the first refusal, or nothing."""
+        wait(self.parameters.service_is_ready)
+        request = SetParameters.Request()
+        request.parameters = [Parameter(name, value=value).to_parameter_msg() for name, value in values.items()]
+        results = self.client.wait_for(self.parameters.call_async(request), DEADLINE_S, "parameters").results
+        return next((result.reason for result in results if not result.successful), "")
+
+    def reset(self, seed=0, **state):
+        self.client.reset(seed, **state)
+
+    def twist(self, x=0.0, z=0.0, turn=0.0, frame="panda_link0", age_s=0.0):
+        message = TwistStamped()
+        message.header.frame_id = frame
+        message.header.stamp = ns_to_stamp(time.time_ns() - round(age_s * 1e9))
+        message.twist.linear.x, message.twist.linear.z, message.twist.angular.z = x, z, turn
+        self.twists.publish(message)
+
+    def stream(self, seconds, **twist):
+        """Sends a twist at 50 Hz for a while."""
+        end_s = time.monotonic() + seconds
+        while time.monotonic() < end_s:
+            self.twist(**twist)
+            time.sleep(0.02)
+
+    def tool(self):
+        """Place of the tool and its euler angles by the newest joint state."""
+        return self.node._settings.arm.geometry.tcp_pose(self.joints.last.position[:7])
+
+    def settle(self):
+        """Waits until the arm stands still; then its joints."""
+        wait(lambda: max(map(abs, self.joints.next()[0][1].velocity)) < 1e-3)
+        return list(self.joints.last.position)
+
+
+def yaml(value):
+    return str(value).lower() if isinstance(value, bool) else value

@@ -1,0 +1,59 @@
+"""Settings of the simulator node that can't work are refused before anything starts."""
+
+import sys
+
+import numpy as np
+import pytest
+
+pytest.importorskip("pybullet")
+
+from deer_policies.errors import ConfigError
+from deer_ros.errors import StackError
+from deer_ros.nodes.transform_broadcast import quaternion
+from tests.ros.simulator_rig import REAL_TIME, SimulatorRig
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"camera_latency_s": 0.1}, "camera_latency_s can't be had in lockstep"),
+        ({"arm_interface": "joint_trajectory"}, "it must be twist; set mode to real_time"),
+        ({"gripper_interface": "gripper_command"}, "it must be float64"),
+        ({"clock": "system"}, "it must be simulated"),
+        ({**REAL_TIME, "camera_dropout": 1.5}, "camera_dropout"),
+        ({"arm_interface": "telepathy"}, "one of twist, joint_trajectory"),
+    ],
+)
+def test_parameters_that_do_not_go_together_are_refused(settings, reason):
+    with pytest.raises(ConfigError, match=reason):
+        SimulatorRig(**settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "package"),
+    [
+        ({"publish_tf": True}, "tf2_msgs"),
+        ({"gripper_interface": "gripper_command"}, "control_msgs"),
+        ({"gripper_interface": "parallel_gripper_command"}, "control_msgs"),
+        ({"arm_interface": "joint_trajectory"}, "trajectory_msgs"),
+    ],
+)
+def test_a_package_that_is_missing_is_named(monkeypatch, capfd, settings, package):
+    for name in [name for name in sys.modules if name.partition(".")[0] == package]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(StackError, match="refused transition"):
+        SimulatorRig(**REAL_TIME, **settings)
+    assert f"needs the ROS 2 package {package}" in capfd.readouterr().err
+
+
+def test_quaternions_are_those_of_the_rotations():
+    random = np.random.default_rng(0)
+    for _ in range(20):
+        turn, _ = np.linalg.qr(random.normal(size=(3, 3)))
+        turn *= np.sign(np.linalg.det(turn))
+        *axis, w = quaternion(turn)
+        axis = np.array(axis)
+        for vector in np.eye(3):
+            turned = vector + 2.0 * np.cross(axis, np.cross(axis, vector) + w * vector)
+            np.testing.assert_allclose(turned, turn @ vector, atol=1e-9)
