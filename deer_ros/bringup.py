@@ -40,6 +40,7 @@ class StackConfig:
         domain_id: ROS domain; None draws a free one.
         log_folder: takes the nodes' output, one file each; None leaves it on this process' output.
         respawn: whether nodes that can be are started again when their process ends.
+        modules: Python modules that run nodes instead of their own, by node name.
         network: who may reach the nodes, one of `deer_ros.network.NETWORKS`.
         security: keystore of `deer security`, with which SROS 2 is enforced; None leaves it to the environment.
     """
@@ -50,6 +51,7 @@ class StackConfig:
     domain_id: int | None = None
     log_folder: Path | None = None
     respawn: bool = False
+    modules: Mapping[str, str] = field(default_factory=dict)
     network: str = network.LOOPBACK
     security: Path | None = None
 
@@ -57,7 +59,7 @@ class StackConfig:
         if self.bringup not in graph.BRINGUPS:
             raise ConfigError(f"bring-up {self.bringup!r} is unknown; there are {', '.join(graph.BRINGUPS)}")
         names = {node.name for node in self.nodes}
-        if unknown := sorted(set(self.overrides) - names):
+        if unknown := sorted({*self.overrides, *self.modules} - names):
             raise ConfigError(f"no node {', '.join(unknown)} in bring-up {self.bringup}; there are {sorted(names)}")
         if self.domain_id is not None and not 0 <= self.domain_id <= MAX_DOMAIN_ID:
             raise ConfigError(f"domain_id is {self.domain_id}; it must be in 0..{MAX_DOMAIN_ID}")
@@ -139,7 +141,7 @@ class Stack:
         from deer_ros.supervision import SupervisionSettings, Supervisor
 
         for node in self.config.nodes:
-            self._processes.start(node, self.config.enclave(node.name))
+            self._processes.start(node, self.config.enclave(node.name), self.config.modules.get(node.name, ""))
         self._client = self._make_client()
         settings = SupervisionSettings(graph.BRINGUPS[self.config.bringup].managed, timeout_s)
         Supervisor(self._client.node, settings, self._up.set, self._give_up)  # the node keeps it alive

@@ -46,9 +46,10 @@ class NodeProcesses:
         self._commands: dict[str, list[str]] = {}
         self._starts_s: dict[str, deque[float]] = {}
 
-    def start(self, node: NodeDescription, arguments: Sequence[str] = ()) -> None:
-        """Starts a node, with ROS arguments of its own."""
-        command = [sys.executable, "-m", node.module, "--ros-args", "--params-file", str(self._parameters), *arguments]
+    def start(self, node: NodeDescription, arguments: Sequence[str] = (), module: str = "") -> None:
+        """Starts a node, with ROS arguments of its own; `module` runs it instead of its own module."""
+        command = [sys.executable, "-m", module or node.module, "--ros-args"]
+        command += ["--params-file", str(self._parameters), *arguments]
         if overrides := self._overrides.get(node.name):
             command += ["--params-file", str(self._write_overrides(node.name, overrides))]
         self._commands[node.name] = command

@@ -14,7 +14,7 @@ from deer_policies.errors import DeerError
 
 COMMANDS = (
     *("demo", "up", "doctor", "security", "collect", "dataset", "import", "train", "teach", "calibrate", "tune"),
-    *("ask", "eval", "compare", "bundle", "replay", "crosscheck", "parity", "cost", "measure"),
+    *("faults", "ask", "eval", "compare", "bundle", "replay", "crosscheck", "parity", "cost", "measure"),
 )
 """Subcommands in the order of `deer --help`; each is the module `deer_ros.cli.<name>` with HELP, configure and run.
 

@@ -111,7 +111,10 @@ class SafetyGate:
         try:
             target, gripper_m = self._judged(values, now_s)
         except ConfigError as error:
-            self.watchdog.refuse(str(error))
+            self.watchdog.reject(str(error), now_s)
+            return
+        if stale := self.watchdog.stale(now_s):
+            self.watchdog.refuse(stale)
         else:
             self._accept(target, gripper_m, now_s)
             self.watchdog.command(now_s, "; ".join(self.limits.limit_target(target, self._position_m)[1]))
@@ -192,8 +195,6 @@ class SafetyGate:
             raise ConfigError(
                 f"actions come at more than {self._settings.max_action_rate_hz:g} Hz; one policy node alone may act"
             )
-        if stale := self.watchdog.stale(now_s):
-            raise ConfigError(stale)
         target = twist_from_action(action[:6], self._euler_rad, self._settings.control_rate_hz)
         opening_m = self.limits.gripper_open_m if action[6] == GRIPPER_OPEN else self.limits.gripper_closed_m
         return target, opening_m

@@ -11,6 +11,10 @@ import numpy as np
 from deer_policies.errors import ConfigError
 
 
+REJECTION_S = 0.5
+"""After an action that can't be right, none is taken for so long: whoever sent it may send more between good ones."""
+
+
 class GateState(enum.IntEnum):
     """The values of `deer_msgs/SafetyState`."""
 
@@ -64,6 +68,7 @@ class Watchdog:
         self._latched = False
         self._pressed = False
         self._last_command_s = -np.inf
+        self._rejected_s = -np.inf
         self._last_joints_s = -np.inf
         self._last_image_s = dict.fromkeys(settings.image_timeout_s, -np.inf)
         self.state, self.reason = GateState.STOPPED, "the safety node is not active"
@@ -113,6 +118,7 @@ class Watchdog:
             return "the safety node is not active; activate it first"
         if self.state is GateState.STOPPED:
             self._latched = False
+            self._rejected_s = -np.inf
             self._forget_command()
             self.state, self.reason = GateState.HOLDING, "no command since arming"
         return ""
@@ -152,7 +158,7 @@ class Watchdog:
 
     def command(self, now_s: float, limited: str) -> None:
         """A good action of the policy has come in; `limited` says what was taken from it, or is empty."""
-        if self.state in (GateState.HOLDING, GateState.ARMED):
+        if self.state in (GateState.HOLDING, GateState.ARMED) and now_s - self._rejected_s > REJECTION_S:
             self._last_command_s = now_s
             self.state, self.reason = GateState.ARMED, limited
 
@@ -161,6 +167,11 @@ class Watchdog:
         if self.state is GateState.TAKEN_OVER:
             self._last_command_s = now_s
             self.reason = limited or "the operator drives"
+
+    def reject(self, reason: str, now_s: float) -> None:
+        """An action can't be right: hold, and take none for a while."""
+        self.refuse(reason)
+        self._rejected_s = now_s
 
     def refuse(self, reason: str) -> None:
         """A command was refused: hold."""

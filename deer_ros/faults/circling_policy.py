@@ -20,6 +20,7 @@ from deer_policies.interfaces import (
     Budget,
     ExitReport,
     Observation,
+    Policy,
     PolicyInfo,
     ReduciblePolicy,
 )
@@ -42,9 +43,14 @@ class CirclingPolicy:
 
     Args:
         policy: the one that runs.
+
+    Raises:
+        ConfigError: if it can't do with fewer exits, as running out of memory asks for.
     """
 
-    def __init__(self, policy: ReduciblePolicy) -> None:
+    def __init__(self, policy: Policy) -> None:
+        if not isinstance(policy, ReduciblePolicy):
+            raise ConfigError(f"policy {policy.info.name} has no exits to give up; choose another one")
         self._policy = policy
         self._trouble = "none"
         self._released = threading.Event()

@@ -12,6 +12,8 @@ STILL_M_S = 0.005
 """Slower than this the tool stands; it moves at many times that before a fault."""
 MOVING_M_S = 0.03
 """Faster than this it moves again."""
+STEADY_SAMPLES = 15
+"""Joint states in a second, at least."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,12 @@ class MotionRecord:
             peak_m_s=float(after.max(initial=0.0)),
             before_m_s=float(before.mean()),
         )
+
+    def steady(self, since_s: float) -> bool:
+        """Whether the tool has moved ever since, without a pause, and joint states came all the time."""
+        heard_s, speeds = self.speeds()
+        after = speeds[heard_s > since_s]
+        return len(after) > STEADY_SAMPLES and bool((after > MOVING_M_S).all())
 
     def moves_from(self, since_s: float) -> float | None:
         """When after that moment the tool moves again; None if it does not."""
