@@ -10,7 +10,6 @@ import numpy as np
 
 from deer_policies.errors import ConfigError
 
-
 REJECTION_S = 0.5
 """After an action that can't be right, none is taken for so long: whoever sent it may send more between good ones."""
 
