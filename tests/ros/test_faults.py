@@ -134,7 +134,7 @@ def test_the_circle_is_closed_and_of_its_radius_and_speed():
     assert np.ptp(way[:, 0]) == pytest.approx(2 * RADIUS_M, abs=5e-3)
     assert np.ptp(way[:, 2]) == 0.0
     speeds = np.linalg.norm(np.diff(way, axis=0), axis=1) * 30
-    assert speeds.mean() == pytest.approx(SPEED_M_S, rel=0.02)
+    assert speeds.mean() == pytest.approx(SPEED_M_S, rel=0.04)
 
 
 def test_troubles_are_what_they_say():
