@@ -133,9 +133,9 @@ class PolicyRunner:
         """Changes something about the policy between two steps; the future raises what `make` raises."""
         return self._worker.call(lambda: make(self._policy))
 
-    def close(self) -> None:
-        """Ends the thread after the step that it is in."""
-        self._worker.close()
+    def close(self) -> bool:
+        """Ends the thread after the step that it is in; False if it is still in it some seconds later."""
+        return self._worker.close()
 
     def _step(self, request: StepRequest) -> StepResult | None:
         """None if the goal has ended meanwhile: nobody waits for that action."""

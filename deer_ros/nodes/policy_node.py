@@ -77,7 +77,7 @@ class PolicyNode(ManagedNode):
     def set_up(self) -> None:
         """Loads the policy and makes every interface."""
         runner = self._runner = PolicyRunner(self._load, self._limits.max_image_age_s, self._deliver, self._warn)
-        self._releases.append(runner.close)
+        self._releases.append(partial(self._close_runner, runner))
         info, rate_hz = runner.info, self._settings.control_rate_hz
         if not np.isclose(info.rate_hz, rate_hz):
             raise ConfigError(f"policy {info.name} acts at {info.rate_hz:g} Hz but control_rate_hz is {rate_hz:g}")
@@ -122,6 +122,10 @@ class PolicyNode(ManagedNode):
         super().release()
         self._runner = None
         self._model_trouble = ""
+
+    def _close_runner(self, runner: PolicyRunner) -> None:
+        if not runner.close():
+            self.get_logger().warning("the model is still at a step; its memory is given back when it comes back")
 
     def _take_limits(self, limits: PolicyLimits) -> None:
         """Changed parameters hold from now on; what the policy itself does changes before its next step."""

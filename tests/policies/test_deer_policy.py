@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from deer_policies.deer.backbone import DeerModel
+from deer_policies.deer.budget import blind_exits
 from deer_policies.deer.config import changed
 from deer_policies.deer.exits import ALWAYS, ThresholdRule
 from deer_policies.deer.policy import DeerPolicy
@@ -182,6 +183,38 @@ def test_a_new_budget_holds_from_the_next_step(policy):
     tokens = len(policy.tokenizer.encode(observation.instruction))
     policy.set_budget(Budget(peak_llm_gmac=max(policy.costs.llm_gmac(0), policy.costs.llm_gmac(0, tokens))))
     assert policy.step(observation, state)[2].exit_index == 0
+
+
+def test_deep_exits_are_given_up_under_any_budget_until_the_next(policy):
+    observation = observations(1, seed=9)[0]
+    policy.set_budget(Budget(average_llm_gmac=0.8 * policy.costs.llm_gmac(3)))
+    before, budget = policy.exit_rule.thresholds, policy.budget
+    assert policy.exits_in_use == 4
+    policy.limit_exits(2)
+    assert (policy.exits_in_use, policy.budget) == (2, budget)
+    assert policy.exit_rule.thresholds == (before[0], ALWAYS)
+    report = policy.step(observation, policy.initial_state())[2]
+    assert report.exit_index <= 1
+    assert len(report.thresholds) == 2
+    policy.limit_exits(3)
+    assert policy.exits_in_use == 2, "a limit is not lifted by a wider one"
+    for exits in (0, -1):
+        with pytest.raises(BudgetError, match="at least 1"):
+            policy.limit_exits(exits)
+    policy.set_budget(Budget())
+    assert policy.exits_in_use == 4
+    assert policy.step(observation, policy.initial_state())[2].exit_index == 3
+
+
+def test_exits_before_the_images_are_not_among_those_that_are_left(tokenizer):
+    config = changed(deer_nano(), {"language": {"cross_attention_interval": 4}})
+    policy = DeerPolicy(DeerModel(config), tokenizer)
+    least = blind_exits(config) + 1
+    assert least > 1
+    policy.limit_exits(least)
+    with pytest.raises(BudgetError, match=f"at least {least}, the first that has seen the images"):
+        policy.limit_exits(least - 1)
+    assert policy.exits_in_use == least
 
 
 def test_the_peak_holds_for_a_longer_instruction_too(policy):

@@ -69,12 +69,12 @@ class ScriptedPolicy:
 class Rig:
     """A policy node in a thread, a client, and cameras that the test triggers."""
 
-    def __init__(self, horizon=1):
-        self.policy = ScriptedPolicy(horizon)
+    def __init__(self, horizon=1, policy=None, settings=()):
+        self.policy = policy or ScriptedPolicy(horizon)
         domain_id = free_domain_id()
-        settings = ["frame_timeout_s:=1.0", "max_image_age_s:=0.5", "default_max_steps:=5", "image_slop_s:=0.0"]
-        settings.append("model_timeout_s:=5.0")
-        arguments = [item for setting in settings for item in ("-p", setting)]
+        usual = ["frame_timeout_s:=1.0", "max_image_age_s:=0.5", "default_max_steps:=5", "image_slop_s:=0.0"]
+        usual.append("model_timeout_s:=5.0")
+        arguments = [item for setting in (*usual, *settings) for item in ("-p", setting)]
         rclpy.init(args=["--ros-args", *arguments], domain_id=domain_id)
         self.node = PolicyNode(self.policy.load)
         self.executor = SingleThreadedExecutor()
@@ -109,7 +109,7 @@ class Rig:
         self.change(Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE)
         wait(lambda: self.static.get_subscription_count() and self.joints.get_subscription_count())
 
-    def show(self, static=STATIC, joints=JOINTS, new=True, encoding="rgb8"):
+    def show(self, static=STATIC, gripper=GRIPPER, joints=JOINTS, new=True, encoding="rgb8"):
         """Publishes one frame; `new` gives it a stamp of its own."""
         self.stamp_ns += 33_000_000 * new
         stamp = ns_to_stamp(self.stamp_ns)
@@ -118,7 +118,7 @@ class Rig:
         message.position.extend((0.02, 0.02))
         message.header.stamp = stamp
         self.joints.publish(message)
-        self.gripper.publish(rgb_to_image(GRIPPER, stamp, ""))
+        self.gripper.publish(rgb_to_image(gripper, stamp, ""))
         picture = rgb_to_image(static, stamp, "")
         picture.encoding = encoding
         self.static.publish(picture)
