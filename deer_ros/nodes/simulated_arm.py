@@ -17,7 +17,7 @@ from deer_ros.control.trajectory_follower import JointTrajectory, TrajectoryFoll
 from deer_ros.conversions import stamp_to_ns
 from deer_ros.nodes.delivery import Delivery
 from deer_ros.parameters import ArmParameters
-from deer_ros.quality import COMMANDS
+from deer_ros.quality import COMMANDS, NEWEST
 
 if TYPE_CHECKING:
     from rclpy.node import Node
@@ -57,7 +57,8 @@ class TwistInput:
         node: that the subscription belongs to.
         arm: which arm.
         rate_hz: control steps a second.
-        timeout_s: a command that came in longer ago no longer moves the arm (Servo's incoming_command_timeout).
+        timeout_s: a command that came in longer ago no longer moves the arm (Servo's incoming_command_timeout);
+            infinite in lockstep, where no command may be passed over.
         stamped: whether stamps older than that are refused on top, as Servo does; they are of the system's clock.
         delivery: the line that commands come on.
         taken: called with the stamp (ns) of each command that is taken.
@@ -84,7 +85,10 @@ class TwistInput:
         self._refused = refused
         self._command: tuple[Twist, float] | None = None
         self._subscription = node.create_subscription(
-            TwistStamped, graph.ARM_TWIST, lambda message: delivery.send(lambda: self._take(message)), COMMANDS
+            TwistStamped,
+            graph.ARM_TWIST,
+            lambda message: delivery.send(lambda: self._take(message)),
+            NEWEST if np.isfinite(timeout_s) else COMMANDS,
         )
 
     def drive(self, joints_rad: np.ndarray, time_s: float) -> ArmDrive:
@@ -122,7 +126,8 @@ class TwistInput:
             age_s = (time.time_ns() - stamp_to_ns(message.header.stamp)) * 1e-9
             if age_s >= self._timeout_s:
                 raise ConfigError(
-                    f"twist with a stamp {age_s:.3f} s ago is refused: commands of {self._timeout_s:g} s are stale"
+                    f"twists with stamps {self._timeout_s:g} s old or older are stale and are refused; stamp them when "
+                    "they are sent"
                 )
 
 
@@ -160,7 +165,7 @@ class TrajectoryInput:
         self._refused = refused
         self._follower = TrajectoryFollower()
         self._subscription = node.create_subscription(
-            Message, graph.ARM_TRAJECTORY, lambda message: delivery.send(lambda: self._take(message)), COMMANDS
+            Message, graph.ARM_TRAJECTORY, lambda message: delivery.send(lambda: self._take(message)), NEWEST
         )
 
     def drive(self, joints_rad: np.ndarray, time_s: float) -> ArmDrive:

@@ -9,7 +9,7 @@ from deer_policies.errors import ConfigError
 from deer_ros import graph
 from deer_ros.control.gripper_motion import GripperMotion, GripperState, GripperTolerances
 from deer_ros.nodes.delivery import Delivery
-from deer_ros.quality import COMMANDS
+from deer_ros.quality import NEWEST
 
 if TYPE_CHECKING:
     from rclpy.node import Node
@@ -52,7 +52,7 @@ class TopicGripper:
         self._node = node
         self._refused = refused
         self._subscription = node.create_subscription(
-            Float64, graph.GRIPPER_COMMAND, lambda message: delivery.send(lambda: self._take(message.data)), COMMANDS
+            Float64, graph.GRIPPER_COMMAND, lambda message: delivery.send(lambda: self._take(message.data)), NEWEST
         )
 
     def observe(self, opening_m: float, time_s: float) -> None:

@@ -100,6 +100,8 @@ class SimulatorNode(ManagedNode):
         self._environment = self._driver = self._subtask = None
 
     def _on_imperfections(self, imperfections: Imperfections) -> None:
+        if imperfections == self._imperfections:
+            return
         self._imperfections = imperfections
         if self._driver is not None:
             self._driver.change(imperfections)
@@ -159,7 +161,6 @@ class SimulatorNode(ManagedNode):
         self._now = self._running.stand(look) if stand else self._running.step(end_ns * 1e-9, look)
         if time.monotonic() - self._troubled_s > TROUBLE_S:
             self._trouble = ""
-        self._troubled_s = 0.0
         self._steps += 1
         self._show_state(end_ns)
 

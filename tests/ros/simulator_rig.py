@@ -132,13 +132,23 @@ class SimulatorRig:
             self.twist(**twist)
             time.sleep(0.02)
 
+    def moved_after(self, **imperfections):
+        """How far (m) a twist of 0.2 m/s for 0.5 s takes the tool in x, and after how long (s) it begins to move."""
+        assert self.set(**imperfections) == ""
+        start, _ = self.tool()
+        count, began_s = len(self.joints.received), stamp_s(self.joints.last)
+        self.stream(0.5, x=0.2)
+        self.joints.next(18)
+        moves = [message for _, message in self.joints.received[count:] if max(map(abs, message.velocity)) > 0.02]
+        return self.tool()[0][0] - start[0], stamp_s(moves[0]) - began_s if moves else None
+
     def tool(self):
         """Place of the tool and its euler angles by the newest joint state."""
         return self.node._settings.arm.geometry.tcp_pose(self.joints.last.position[:7])
 
     def settle(self):
         """Waits until the arm stands still; then its joints."""
-        wait(lambda: max(map(abs, self.joints.next()[0][1].velocity)) < 1e-3)
+        wait(lambda: max(map(abs, self.joints.next()[0][1].velocity)) < 0.01)
         return list(self.joints.last.position)
 
 

@@ -86,9 +86,10 @@ def test_imperfections_are_none_by_default_and_told_by_name():
     assert Imperfections().present == []
     worse = Imperfections(camera_latency_s=0.2, nan_joints=True, camera_scale=0.5, command_dropout=0.1)
     assert worse.present == ["camera_latency_s", "camera_scale", "nan_joints", "command_dropout"]
-    assert worse.camera == LinkQuality(0.2)
     assert worse.joints.perfect
-    assert worse.commands == LinkQuality(dropout=0.1)
+    for line, topics in (("camera", "camera"), ("joints", "joint"), ("commands", "command")):
+        bad = {f"{topics}_latency_s": 1.0, f"{topics}_jitter_s": 2.0, f"{topics}_dropout": 0.3}
+        assert getattr(Imperfections(**bad), line) == LinkQuality(1.0, 2.0, 0.3)
     with pytest.raises(ConfigError, match=r"camera_dropout is 2.0; it must be in 0\.\.1"):
         Imperfections(camera_dropout=2.0)
     with pytest.raises(ConfigError, match="camera_encoding is 'jpeg'; it must be one of rgb8"):

@@ -8,6 +8,7 @@ import pytest
 pytest.importorskip("pybullet")
 
 from deer_policies.errors import ConfigError
+from deer_ros.control.imperfections import Imperfections
 from deer_ros.errors import StackError
 from deer_ros.nodes.transform_broadcast import quaternion
 from tests.ros.simulator_rig import REAL_TIME, SimulatorRig
@@ -57,3 +58,26 @@ def test_quaternions_are_those_of_the_rotations():
         for vector in np.eye(3):
             turned = vector + 2.0 * np.cross(axis, np.cross(axis, vector) + w * vector)
             np.testing.assert_allclose(turned, turn @ vector, atol=1e-9)
+
+
+def test_late_commands_move_the_arm_later():
+    """By simulated time stamps are not looked at, so that late commands still count."""
+    rig = SimulatorRig(mode="real_time", clock="simulated")
+    try:
+        rig.settle()
+        way, at_once_s = rig.moved_after()
+        assert way == pytest.approx(0.115, abs=0.03)
+        rig.settle()
+        _, late_s = rig.moved_after(command_latency_s=0.3)
+        assert 0.2 < late_s - at_once_s < 0.4
+    finally:
+        rig.close()
+
+
+def test_lockstep_has_none():
+    rig = SimulatorRig()
+    try:
+        assert "camera_dropout can't be had in lockstep" in rig.set(camera_dropout=0.1)
+        assert rig.node._imperfections == Imperfections()
+    finally:
+        rig.close()

@@ -1,0 +1,129 @@
+"""The arm's bring-up against the arm that isn't there: instruction to motion, by the parameters of a real arm."""
+
+import time
+
+import numpy as np
+import pytest
+import yaml
+
+pytest.importorskip("pybullet")
+
+from geometry_msgs.msg import TwistStamped
+from rcl_interfaces.srv import SetParameters
+from rclpy.parameter import Parameter
+from sensor_msgs.msg import JointState
+
+from deer_ros import graph
+from deer_ros.bringup import Stack, StackConfig
+from deer_ros.control.kinematics import ArmGeometry
+from deer_ros.quality import COMMANDS, FRAMES
+from deer_ros.reports import Outcome
+from tests.ros.simulator_rig import Topic, ages, wait
+
+INSTRUCTION = "open the drawer"
+
+
+@pytest.fixture(scope="module")
+def stack(tiny_checkpoint, tmp_path_factory):
+    """Policy and safety with the parameters of arm.yaml, and a simulator that is as slow as a real arm's driver."""
+    folder = tmp_path_factory.mktemp("arm")
+    parameters = yaml.safe_load((graph.CONFIG_FOLDER / "arm.yaml").read_text())
+    parameters["/**/policy"]["ros__parameters"]["policy"] = str(tiny_checkpoint)
+    parameters["/**/policy"]["ros__parameters"]["threads"] = 1
+    parameters["/**/simulator"] = {
+        "ros__parameters": {
+            "mode": "real_time",
+            "clock": "system",
+            "camera_latency_s": 0.02,
+            "camera_jitter_s": 0.01,
+            "joint_latency_s": 0.005,
+            "command_latency_s": 0.005,
+        }
+    }
+    file = folder / "parameters.yaml"
+    file.write_text(yaml.safe_dump(parameters))
+    with Stack(StackConfig(parameter_file=file, log_folder=folder)) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def joints(stack):
+    return Topic(stack.client.node, JointState, graph.JOINT_STATES, FRAMES)
+
+
+@pytest.fixture(scope="module")
+def twists(stack):
+    return Topic(stack.client.node, TwistStamped, graph.ARM_TWIST, COMMANDS)
+
+
+def tool(message):
+    return ArmGeometry().tcp_pose(message.position[:7])[0]
+
+
+def change(stack, **values):
+    """Sets parameters of the running simulator."""
+    client = stack.client.node.create_client(SetParameters, "simulator/set_parameters")
+    wait(client.service_is_ready)
+    request = SetParameters.Request()
+    request.parameters = [Parameter(name, value=value).to_parameter_msg() for name, value in values.items()]
+    results = stack.client.wait_for(client.call_async(request), 10.0, "parameters").results
+    assert all(result.successful for result in results), results
+
+
+def speed(joints, count=5):
+    """Greatest speed of a joint over the next joint states, rad/s."""
+    return max(np.abs(message.velocity[:7]).max() for _, message in joints.next(count))
+
+
+def test_nothing_moves_before_it_is_armed(stack, joints):
+    stack.client.reset(0)
+    assert "safety/arm" in stack.client.follow(INSTRUCTION, timeout_s=20.0).reason
+    assert speed(joints) < 0.02
+
+
+def test_an_instruction_becomes_motion(stack, joints, twists):
+    stack.client.reset(0)
+    stack.client.arm()
+    start = tool(joints.next()[0][1])
+    first = len(twists.received)
+    result = stack.client.follow(INSTRUCTION, max_steps=30, timeout_s=60.0)
+    assert (result.outcome, result.steps) == (Outcome.TIMEOUT, 30)
+    sent = twists.received[first:]
+    assert {message.header.frame_id for _, message in sent} == {"panda_link0"}
+    assert np.percentile(ages(sent), 90) < 0.1, "a real Servo would refuse them"
+    assert np.linalg.norm(tool(joints.last) - start) > 0.01
+    wait(lambda: speed(joints) < 0.02)
+
+
+def test_where_the_cameras_stop_the_goal_fails_and_the_arm_holds(stack, joints):
+    stack.client.reset(0)
+    goal = stack.client.send(INSTRUCTION, max_steps=10_000)
+    wait(lambda: speed(joints, 2) > 0.02)
+    change(stack, camera_dropout=1.0)
+    try:
+        began_s = time.monotonic()
+        result = goal.result(20.0)
+        assert result.outcome is Outcome.FAILED
+        assert "frame" in result.reason
+        assert time.monotonic() - began_s < 2.5
+        wait(lambda: speed(joints) < 0.02, 2.0)
+    finally:
+        change(stack, camera_dropout=0.0)
+
+
+def test_where_joint_states_stop_the_arm_holds(stack, joints):
+    states = []
+    stack.client.on_safety_state(states.append)
+    stack.client.reset(0)
+    goal = stack.client.send(INSTRUCTION, max_steps=10_000)
+    wait(lambda: speed(joints, 2) > 0.02)
+    change(stack, joint_dropout=1.0)
+    try:
+        # Without joint states the policy has no frame either: whichever goes stale first is the reason.
+        wait(lambda: states[-1].state == "HOLDING", 2.0)
+        assert "joint" in states[-1].reason or "command" in states[-1].reason
+    finally:
+        change(stack, joint_dropout=0.0)
+        goal.cancel()
+    joints.next(10)
+    assert speed(joints) < 0.02
