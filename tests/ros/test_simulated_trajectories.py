@@ -20,7 +20,7 @@ TURN = np.array([0.1, -0.1, 0.1, 0.1, -0.1, 0.1, 0.2])
 @pytest.fixture(scope="module")
 def module_rig():
     made = SimulatorRig(**REAL_TIME, arm_interface="joint_trajectory")
-    made.trajectories = made.client.node.create_publisher(JointTrajectory, graph.JOINT_TRAJECTORY, COMMANDS)
+    made.trajectories = made.client.node.create_publisher(JointTrajectory, graph.ARM_TRAJECTORY, COMMANDS)
     wait(lambda: made.trajectories.get_subscription_count())
     yield made
     made.close()
