@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from deer_policies.errors import DeerError
 
 COMMANDS = (
-    *("demo", "up", "doctor", "collect", "dataset", "import", "train", "teach", "calibrate", "tune"),
+    *("demo", "up", "record", "doctor", "collect", "dataset", "import", "train", "teach", "calibrate", "tune"),
     *("ask", "eval", "compare", "bundle", "replay", "crosscheck", "parity", "cost", "measure"),
 )
 """Subcommands in the order of `deer --help`; each is the module `deer_ros.cli.<name>` with HELP, configure and run.
