@@ -63,7 +63,7 @@ def _record(arguments: argparse.Namespace, writer: RecordingWriter) -> list[Topi
     writer.metadata("deer_ros", origin | {f"version of {name}": text for name, text in versions(DISTRIBUTIONS).items()})
     choice = Choice(arguments.namespace, tuple(arguments.topics), arguments.all)
     print(f"recording on ROS_DOMAIN_ID={domain_id} to {writer.path}; Ctrl-C ends it", flush=True)
-    recorder = record(writer, choice, domain_id, arguments.duration, _tell)
+    recorder = record(writer, choice, domain_id, arguments.duration, _Tell())
     if sys.stdout.isatty():
         print()
     for name, reason in recorder.ignored.items():
@@ -86,10 +86,20 @@ def _recover(source: Path, writer: RecordingWriter) -> list[TopicEntry]:
     return topics
 
 
-def _tell(progress: Progress) -> None:
-    """One line a second; on a terminal, always the same line."""
-    text = (
-        f"{progress.elapsed_s:6.0f} s: {progress.messages} messages of {progress.topics} topics, "
-        f"{progress.size_bytes / 1e6:.1f} MB, {progress.lost} lost"
-    )
-    print(f"\r{text}" if sys.stdout.isatty() else text, end="" if sys.stdout.isatty() else "\n", flush=True)
+class _Tell:
+    """One line a second, on a terminal always the same line; and one when everything has been found."""
+
+    def __init__(self) -> None:
+        self._ready = False
+        self._ends = ("\r", "") if sys.stdout.isatty() else ("", "\n")
+
+    def __call__(self, progress: Progress) -> None:
+        begin, end = self._ends
+        if progress.settled and not self._ready:
+            self._ready = True
+            print(f"{begin}ready: {progress.topics} topics are being recorded", flush=True)
+        text = (
+            f"{progress.elapsed_s:6.0f} s: {progress.messages} messages of {progress.topics} topics, "
+            f"{progress.size_bytes / 1e6:.1f} MB, {progress.lost} lost"
+        )
+        print(f"{begin}{text}", end=end, flush=True)

@@ -37,6 +37,7 @@ from deer_ros.lifecycle import ManagedNode
 from deer_ros.nodes.frame_input import FrameInput, FrameSettings, ReceivedFrame
 from deer_ros.nodes.goal_publisher import GoalPublisher
 from deer_ros.nodes.goal_server import GoalServer
+from deer_ros.nodes.policy_loading import load_named
 from deer_ros.nodes.step_publisher import StepPublisher
 from deer_ros.process import run
 from deer_ros.quality import COMMANDS, LATCHED
@@ -52,24 +53,6 @@ BUDGET = {
     "latency_ms": "first budget, wall time of any one step, ms; 0: no limit",
 }
 """Parameters that are the limits of the first `Budget`; if all are 0, it is the checkpoint's."""
-
-
-def load_named(
-    name: str, device: str, threads: int, precision: str, reuse_views_below: float, budget: Budget | None
-) -> Policy:
-    """Loads a bundled policy by name, or one from a checkpoint's path, to run on that many threads.
-
-    Layers that the budget's peak limits leave out are not loaded; None is the checkpoint's budget.
-    """
-    import torch
-
-    from deer_policies.deer.checkpoint import load_policy
-    from deer_policies.deer.view_reuse import ViewReuse
-
-    torch.set_num_threads(threads)
-    policy = load_policy(name, device, budget, precision)
-    policy.set_view_reuse(ViewReuse(reuse_views_below))
-    return policy
 
 
 class PolicyNode(ManagedNode):

@@ -112,6 +112,15 @@ class Recorder:
         return [topic.entry for topic in self._topics.values()]
 
     @property
+    def hears_graph(self) -> bool:
+        """Whether a topic was found that only this stack has, or one that was asked for."""
+        own = {
+            resolved(name, self._choice.namespace)
+            for name in (*TOPICS[: TOPICS.index(graph.CLOCK)], *self._choice.more)
+        }
+        return not own.isdisjoint(self._topics)
+
+    @property
     def ignored(self) -> dict[str, str]:
         """Topics that can't be recorded, with the reason."""
         return dict(self._ignored)

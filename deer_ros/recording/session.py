@@ -18,17 +18,21 @@ PROGRESS_S = 1.0
 DRAIN_S = 0.3
 """After the end was asked for, what is on its way is still taken for this long."""
 SPIN_S = 0.1
+SETTLED_S = 1.0
+"""Without a new topic for this long, publishers and recorder know of each other."""
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a recording is: seconds since it began, messages, size in bytes, lost messages, topics so far."""
+    """How far a recording is: seconds since it began, messages, size in bytes, lost messages, topics so far, and
+    whether the graph was found and no topic has come for a while, so that nothing said from now on is missed."""
 
     elapsed_s: float
     messages: int
     size_bytes: int
     lost: int
     topics: int
+    settled: bool
 
 
 def record(
@@ -79,7 +83,8 @@ def _spin(
     duration_s: float | None,
     progress: Callable[[Progress], None] | None,
 ) -> None:
-    began = told = time.monotonic()
+    began = told = grown = time.monotonic()
+    topics = 0
     end = began + duration_s if duration_s is not None else float("inf")
     drained = float("inf")
     while (now := time.monotonic()) < drained:
@@ -88,10 +93,12 @@ def _spin(
         spin_once(SPIN_S)
         if recorder.failure is not None:
             raise recorder.failure
+        if len(recorder.entries) != topics:
+            topics, grown = len(recorder.entries), now
         if progress and now - told >= PROGRESS_S:
             told = now
-            size, topics = writer.bytes_written, len(recorder.entries)
-            progress(Progress(now - began, writer.messages, size, recorder.lost, topics))
+            settled = recorder.hears_graph and now - grown >= SETTLED_S
+            progress(Progress(now - began, writer.messages, writer.bytes_written, recorder.lost, topics, settled))
 
 
 @contextmanager
