@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from deer_ros.recording.bag_folder import TopicEntry
+    from deer_ros.recording.reading import Recording
     from deer_ros.recording.session import Progress
     from deer_ros.recording.writing import RecordingWriter
 
@@ -39,13 +40,17 @@ def run(arguments: argparse.Namespace) -> int:
     """Records until a signal or the duration ends it; 1 if nothing came in."""
     from deer_policies.errors import ConfigError
     from deer_ros.recording.bag_folder import message_file, write_metadata
+    from deer_ros.recording.reading import Recording
     from deer_ros.recording.writing import RecordingWriter
 
     if arguments.duration is not None and not arguments.duration > 0.0:
         raise ConfigError(f"--duration is {arguments.duration}; it must be more than 0 seconds")
     file = message_file(arguments.out)
+    source = None if arguments.recover is None else Recording(arguments.recover)
+    if source is not None and file.exists() and any(other.samefile(file) for other in source.files):
+        raise ConfigError(f"{file} can't be recovered into itself; name another file")
     with RecordingWriter(file, arguments.force, arguments.compression) as writer:
-        topics = _record(arguments, writer) if arguments.recover is None else _recover(arguments.recover, writer)
+        topics = _record(arguments, writer) if source is None else _recover(source, writer)
     if file != arguments.out:
         write_metadata(file, writer, topics)
     print(f"{writer.messages} messages of {len(topics)} topics, {writer.bytes_written / 1e6:.1f} MB in {file}")
@@ -76,13 +81,11 @@ def _record(arguments: argparse.Namespace, writer: RecordingWriter) -> list[Topi
     return recorder.entries
 
 
-def _recover(source: Path, writer: RecordingWriter) -> list[TopicEntry]:
+def _recover(source: Recording, writer: RecordingWriter) -> list[TopicEntry]:
     from deer_ros.recording.copying import recover
-    from deer_ros.recording.reading import Recording
 
-    recording = Recording(source)
-    topics = recover(recording, writer)
-    print(recording.cut_short or f"{source} was whole")
+    topics = recover(source, writer)
+    print(source.cut_short or f"{source.path} was whole")
     return topics
 
 

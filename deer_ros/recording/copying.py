@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from deer_policies.errors import ConfigError
 from deer_ros.recording.bag_folder import TopicEntry
 from deer_ros.recording.reading import Recording
 from deer_ros.recording.writing import RecordingWriter
@@ -14,10 +13,8 @@ def recover(recording: Recording, writer: RecordingWriter) -> list[TopicEntry]:
     """Writes every readable message and metadata record; returns the topics. `recording.cut_short` tells the damage.
 
     Raises:
-        ConfigError: if source and copy are the same file, or the source is no recording of ROS 2 messages.
+        ConfigError: if the source is no recording of ROS 2 messages.
     """
-    if any(file.samefile(writer.path) for file in recording.files):
-        raise ConfigError(f"{recording.path} can't be recovered into itself; name another file")
     entries: dict[str, TopicEntry] = {}
     for message in recording.messages():
         entry = entries.get(message.topic)
