@@ -35,6 +35,7 @@ setup(
         "train": ["tensorboardX"],
         "sim": ["pybullet", "gymnasium", "pillow", "av", "scipy"],
         "lerobot": ["pyarrow"],
+        "recording": ["mcap", "mcap-ros2-support"],
         "quantisation": ["torchao"],
         "ray": ["ray"],
         "cli": ["rich", "jinja2", "optuna"],
@@ -50,7 +51,7 @@ setup(
             "ros-lifecycle-msgs",
             "ros-rosgraph-msgs",
         ],
-        "test": ["pytest", "hypothesis", "ruff", "mypy", "types-PyYAML", "einops", "einops-exts"],
+        "test": ["pytest", "hypothesis", "ruff", "mypy", "types-PyYAML", "einops", "einops-exts", "rosbags"],
     },
     entry_points={
         "console_scripts": [
