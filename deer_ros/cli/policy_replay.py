@@ -42,7 +42,8 @@ def replay_policy(path: Path, policy: str | None, device: str | None) -> bool:
     if found.different:
         print(f"  {found.different} steps differ; first {found.first}")
     elif found.equal:
-        print("  equal bit for bit: actions, exits, distances, thresholds")
+        also = "" if found.pinned == found.steps else ", exits, distances and thresholds"
+        print(f"  equal bit for bit: actions{also}")
     elif not found.steps:
         print("  nothing to compare: the recording holds no goal with the policy's steps and its frames")
     return found.equal
