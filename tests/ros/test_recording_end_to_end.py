@@ -87,6 +87,10 @@ def judge_done_after(client, steps: int) -> None:
             judge.publish(message)
 
     client.on_action(judged)
+    deadline = time.monotonic() + DEADLINE_S
+    while judge.get_subscription_count() < 3:
+        assert time.monotonic() < deadline, "policy and recorders do not hear the judge"
+        time.sleep(0.05)
 
 
 @pytest.fixture(scope="module")
@@ -191,6 +195,26 @@ def test_the_policy_answers_a_recording_the_same(recorded: Path) -> None:
         if message.topic == f"/{graph.POLICY_INPUT}"
     }
     assert averages == {0.0, FEW.average_llm_gmac}, "the budget was changed in the middle of the first goal"
+
+
+def test_a_bag_of_another_writer_is_replayed(recorded: Path, tmp_path: Path, capsys) -> None:
+    """rosbags writes what it has read of ours, as `ros2 bag record -s mcap` would: without the nodes' parameters."""
+    highlevel, rosbag2 = pytest.importorskip("rosbags.highlevel"), pytest.importorskip("rosbags.rosbag2")
+    bag = tmp_path / "theirs"
+    with (
+        highlevel.AnyReader([recorded / "bag"]) as reader,
+        rosbag2.Writer(bag, version=9, storage_plugin=rosbag2.StoragePlugin.MCAP) as writer,
+    ):
+        connections = {
+            item.id: writer.add_connection(item.topic, item.msgtype, typestore=reader.typestore)
+            for item in reader.connections
+        }
+        for connection, moment, data in reader.messages():
+            writer.write(connections[connection.id], moment, data)
+    assert main(["replay", str(bag)]) == 0
+    told = capsys.readouterr().out
+    assert "the default arm is assumed" in told
+    assert "equal bit for bit" in told
 
 
 def copied(source: Path, out: Path, change) -> None:
