@@ -29,7 +29,7 @@ from deer_ros.recording.definitions import SEPARATOR, definition
 from deer_ros.recording.reading import Recording
 from deer_ros.recording.recorder import Choice, Recorder, resolved
 from deer_ros.recording.session import record
-from deer_ros.recording.writing import RecordingWriter
+from deer_ros.recording.writing import FLUSH_S, RecordingWriter
 
 TEXT = "std_msgs/msg/String"
 DEADLINE_S = 10.0
@@ -224,6 +224,24 @@ def test_lost_messages_are_counted_for_each_publisher(node, tmp_path: Path) -> N
 
 def count(writer: RecordingWriter, recorder: Recorder) -> int:
     return sum(writer.counts[entry.channel] for entry in recorder.entries if entry.name == "/words")
+
+
+def test_what_was_received_is_soon_in_the_file(node, tmp_path: Path) -> None:
+    """A single short message, which fills no chunk, while the recorder goes on: so little is lost if it is killed."""
+    publisher = node.create_publisher(String, "words", RELIABLE)
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    path = tmp_path / "words.mcap"
+    with RecordingWriter(path) as writer:
+        recorder = Recorder(node, writer, Choice(more=("words",)))
+        listen(executor, lambda: publisher.get_subscription_count() == 1)
+        publisher.publish(String(data="only"))
+        listen(executor, lambda: count(writer, recorder) == 1)
+        began = time.monotonic()
+        listen(
+            executor, lambda: [m.content.data for m in Recording(path).messages() if m.topic == "/words"] == ["only"]
+        )
+        assert time.monotonic() - began < 2 * FLUSH_S
 
 
 def test_a_publisher_that_offers_less_is_heard_as_well(node, tmp_path: Path) -> None:
