@@ -47,6 +47,7 @@ class RecordingWriter:
             raise ConfigError(f"{path} can't be written: {error}") from error
         self._writer = Writer(self._file, compression=CompressionType[compression.upper()])
         self._writer.start(profile="ros2", library="deer_ros")
+        self._guarded(self._file.flush)
         self._flushed_s = time.monotonic()
         self._closed = False
 
