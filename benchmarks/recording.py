@@ -25,7 +25,7 @@ import numpy as np
 RATE_HZ = 30.0
 
 
-def publish(sizes: list[tuple[int, int]], noise: float) -> None:
+def publish(sizes: list[tuple[int, int]], noise: float, joint_states: int) -> None:
     """Publishes until its standard input closes."""
     import rclpy
     from deer_msgs.msg import PolicyAction
@@ -49,7 +49,8 @@ def publish(sizes: list[tuple[int, int]], noise: float) -> None:
     due = time.monotonic()
     for count in range(sys.maxsize):
         stamp = node.get_clock().now().to_msg()
-        joints.publish(JointState(name=[f"joint{index}" for index in range(9)], position=[0.1 * count] * 9))
+        for _ in range(joint_states):
+            joints.publish(JointState(name=[f"joint{index}" for index in range(9)], position=[0.1 * count] * 9))
         for camera, pictures in zip(cameras, films, strict=True):
             camera.publish(rgb_to_image(pictures[count % len(pictures)], stamp, "camera"))
         actions.publish(PolicyAction(step=count))
@@ -78,7 +79,7 @@ def processor_s(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def measure(size: str, noise: float, seconds: float, compression: str) -> str:
+def measure(size: str, noise: float, joint_states: int, seconds: float, compression: str) -> str:
     """A line of the table: records for a while and tells what it took."""
     from deer_ros.bringup import free_domain_id
 
@@ -91,6 +92,7 @@ def measure(size: str, noise: float, seconds: float, compression: str) -> str:
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "run.mcap"
         speak = [sys.executable, __file__, "--publish", "--sizes", size, "--noise", str(noise)]
+        speak += ["--joint-states", str(joint_states)]
         listen = [sys.executable, "-m", "deer_ros.cli.main", "record", str(out), "--compression", compression]
         speaker = subprocess.Popen(speak, env=environment, stdin=subprocess.PIPE)
         recorder = subprocess.Popen(listen, env=environment, stdout=subprocess.PIPE, text=True)
@@ -130,17 +132,18 @@ def main() -> None:
     parser.add_argument("--sizes", nargs="+", default=["200x200,84x84", "640x480,640x480"], help="of both cameras")
     parser.add_argument("--noise", type=float, default=0.05, help="share of pixels that are noise")
     parser.add_argument("--compressions", nargs="+", default=["zstd", "lz4", "none"], help="of the file")
+    parser.add_argument("--joint-states", type=int, default=1, help="for each frame")
     parser.add_argument("--publish", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.publish:
         first, second = ([int(side) for side in part.split("x")] for part in arguments.sizes[0].split(","))
-        publish([(first[0], first[1]), (second[0], second[1])], arguments.noise)
+        publish([(first[0], first[1]), (second[0], second[1])], arguments.noise, arguments.joint_states)
         return
     print("| images | compression | share of a core | messages a second | lost | MB/s in the file |")
     print("|---|---|---|---|---|---|")
     for size in arguments.sizes:
         for compression in arguments.compressions:
-            print(measure(size, arguments.noise, arguments.seconds, compression), flush=True)
+            print(measure(size, arguments.noise, arguments.joint_states, arguments.seconds, compression), flush=True)
 
 
 if __name__ == "__main__":
