@@ -19,7 +19,7 @@ $(READY): constraints.txt setup.py pyproject.toml $(wildcard msgs/*/* msgs/*.*)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) install -c constraints.txt pip setuptools wheel
 	$(PIP) install -c constraints.txt torch
-	$(PIP) install -c constraints.txt -e '.[policy,train,quantisation,sim,lerobot,cli,ros,security,test]'
+	$(PIP) install -c constraints.txt -e '.[policy,train,quantisation,sim,lerobot,recording,cli,ros,security,test]'
 	# Tests compare with its layers; what it asks for itself is years old.
 	$(PIP) install -c constraints.txt --no-deps open-flamingo
 	$(PIP) install -c constraints.txt ./msgs

@@ -27,7 +27,7 @@ setup(
         ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
         (f"share/{NAME}", ["package.xml"]),
         (f"share/{NAME}/launch", glob("launch/*.launch.py")),
-        (f"share/{NAME}/config", glob("deer_ros/config/*.yaml")),
+        (f"share/{NAME}/config", glob("deer_ros/config/*.*")),
     ],
     install_requires=["numpy", "pyyaml"],
     extras_require={
@@ -35,6 +35,7 @@ setup(
         "train": ["tensorboardX"],
         "sim": ["pybullet", "gymnasium", "pillow", "av", "scipy"],
         "lerobot": ["pyarrow"],
+        "recording": ["mcap", "mcap-ros2-support"],
         "quantisation": ["torchao"],
         "security": ["cryptography"],
         "ray": ["ray"],
@@ -53,7 +54,7 @@ setup(
             "ros-trajectory-msgs",
             "ros-rosgraph-msgs",
         ],
-        "test": ["pytest", "hypothesis", "ruff", "mypy", "types-PyYAML", "einops", "einops-exts"],
+        "test": ["pytest", "hypothesis", "ruff", "mypy", "types-PyYAML", "einops", "einops-exts", "rosbags"],
     },
     entry_points={
         "console_scripts": [

@@ -103,7 +103,13 @@ NODES: dict[str, Endpoints] = {
     ),
     "supervisor": Endpoints(publishes=(graph.DIAGNOSTICS,)),
     "policy": Endpoints(
-        publishes=(graph.POLICY_ACTION, graph.EXIT_REPORT, graph.DIAGNOSTICS),
+        publishes=(
+            graph.POLICY_GOAL,
+            graph.POLICY_INPUT,
+            graph.POLICY_ACTION,
+            graph.EXIT_REPORT,
+            graph.DIAGNOSTICS,
+        ),
         subscribes=(
             graph.STATIC_IMAGE,
             graph.GRIPPER_IMAGE,
@@ -143,6 +149,8 @@ _SEEN = (
     graph.STATIC_IMAGE,
     graph.GRIPPER_IMAGE,
     graph.JOINT_STATES,
+    graph.POLICY_GOAL,
+    graph.POLICY_INPUT,
     graph.POLICY_ACTION,
     graph.EXIT_REPORT,
     graph.SAFETY_STATE,

@@ -7,7 +7,6 @@ be changed while the node runs, by `ros2 param set` or the service `set_paramete
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -15,6 +14,7 @@ from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescri
 from rclpy.exceptions import ParameterException
 
 from deer_policies.errors import ConfigError, DeerError
+from deer_ros.control.arm import FINGER_COUNT, ArmParameters
 from deer_ros.control.kinematics import JOINT_COUNT, ArmGeometry
 
 if TYPE_CHECKING:
@@ -175,38 +175,28 @@ class LiveParameters:
         return found
 
 
-@dataclass(frozen=True)
-class ArmParameters:
-    """Which arm it is: its joints by name, seven and two fingers, and its geometry."""
-
-    joint_names: tuple[str, ...]
-    finger_joint_names: tuple[str, ...]
-    geometry: ArmGeometry
-    base_frame: str
-
-
 def arm(node: Node) -> ArmParameters:
     """The parameters of the arm that policy, safety and simulator share."""
     return ArmParameters(
         texts(
             node,
             "joint_names",
-            tuple(f"panda_joint{index}" for index in range(1, JOINT_COUNT + 1)),
+            ArmParameters.joint_names,
             JOINT_COUNT,
             "arm joints in joint_states, base to wrist",
         ),
         texts(
             node,
             "finger_joint_names",
-            ("panda_finger_joint1", "panda_finger_joint2"),
-            2,
+            ArmParameters.finger_joint_names,
+            FINGER_COUNT,
             "finger joints in joint_states; the gripper's opening is their sum",
         ),
         ArmGeometry(
             numbers(node, "base_position_m", ArmGeometry.base_position_m, "where the arm's base is, x y z"),  # type: ignore[arg-type]
             number(node, "tcp_offset_m", ArmGeometry.tcp_offset_m, 0.0, 0.5, "from the hand to the tool centre point"),
         ),
-        text(node, "base_frame", "panda_link0", "frame of the arm's base, for the headers of commands"),
+        text(node, "base_frame", ArmParameters.base_frame, "frame of the arm's base, for the headers of commands"),
     )
 
 

@@ -30,7 +30,7 @@ ROS_FREE = ("deer_policies", "deer_sim", "deer_ros.control")
 ROS_MODULES = ("rclpy", "rcl_interfaces", "deer_msgs", "std_msgs", "sensor_msgs", "geometry_msgs", "builtin_interfaces")
 HEAVY = (
     *("torch", "safetensors", "tokenizers", "tensorboardX", "pybullet", "scipy"),
-    *("rclpy", "av", "PIL", "pyarrow", "jinja2", "rich"),
+    *("rclpy", "av", "PIL", "pyarrow", "jinja2", "rich", "mcap", "mcap_ros2"),
 )
 """Not Gymnasium: whoever imports deer_sim finds its environments registered there."""
 BANNED_NAMES = {"utils", "util", "helpers", "helper", "common", "misc", "manager"}
@@ -131,7 +131,17 @@ def test_right_direction_is_let_through(module: str, source: str) -> None:
 
 @pytest.mark.parametrize(
     "module",
-    ["deer_policies", "deer_policies.interfaces", "deer_sim", "deer_sim.environment", "deer_ros", "deer_ros.cli.main"],
+    [
+        *(
+            "deer_policies",
+            "deer_policies.interfaces",
+            "deer_sim",
+            "deer_sim.environment",
+            "deer_ros",
+            "deer_ros.cli.main",
+        ),
+        *("deer_ros.recording.replaying", "deer_ros.recording.demonstrations"),
+    ],
 )
 def test_importing_a_package_loads_nothing_heavy(module: str) -> None:
     code = f"import sys, {module}; print(*sorted(set({HEAVY!r}) & set(sys.modules)))"

@@ -1,4 +1,4 @@
-"""`deer dataset`: checks a dataset in CALVIN's layout, and turns it into LeRobot's and back."""
+"""`deer dataset`: checks a dataset in CALVIN's layout, makes one of recordings, turns it into LeRobot's and back."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import argparse
 import time
 from pathlib import Path
 
-HELP = "check a dataset in CALVIN's layout; export it to LeRobot's format, or import it from there"
+HELP = "check a dataset in CALVIN's layout; make one of recordings; export it to LeRobot's format, or import it"
 _REPORT_S = 5.0
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declares the arguments."""
+    from deer_ros.cli import recorded_dataset
+
     commands = parser.add_subparsers(dest="verb", metavar="ACTION", required=True)
     check = commands.add_parser("check", help="read everything, print a summary and every problem; exit 1 if any")
     check.add_argument("path", type=Path, help="folder of a dataset, or of one of its splits")
@@ -30,12 +32,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
         importing.add_argument(f"--{name}", metavar="FEATURE", help=f"name of the feature with {what}")
     for command in (export, importing):
         command.add_argument("--format", choices=("lerobot",), default="lerobot", help="the other format")
+    recorded = commands.add_parser("from-recording", help="write what `deer record` has recorded in CALVIN's layout")
+    recorded_dataset.configure(recorded)
+    for command in (export, importing, recorded):
         command.add_argument("--out", type=Path, required=True, metavar="DIR", help="new folder to write")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Runs one of the actions. Returns 1 if a check found a problem, else 0."""
-    return {"check": _check, "export": _export, "import": _import}[arguments.verb](arguments)
+    """Runs one of the actions. Returns 1 if a check found a problem or nothing was written, else 0."""
+    from deer_ros.cli import recorded_dataset
+
+    actions = {"check": _check, "export": _export, "import": _import, "from-recording": recorded_dataset.run}
+    return actions[arguments.verb](arguments)
 
 
 def _check(arguments: argparse.Namespace) -> int:

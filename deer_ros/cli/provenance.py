@@ -10,10 +10,10 @@ from pathlib import Path
 DISTRIBUTIONS = ("deer_ros", "numpy", "torch", "pybullet", "ros-rclpy")
 
 
-def versions() -> dict[str, str]:
-    """Versions of Python and of the installed distributions that a result depends on."""
+def versions(more: tuple[str, ...] = ()) -> dict[str, str]:
+    """Versions of Python and of the installed distributions that a result depends on, and of `more` of them."""
     found = {"python": platform.python_version()}
-    for name in DISTRIBUTIONS:
+    for name in (*DISTRIBUTIONS, *more):
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:

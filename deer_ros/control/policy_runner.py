@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar
 
@@ -33,12 +33,21 @@ WARM_UP_STEPS = 3
 
 @dataclass(frozen=True)
 class StepRequest:
-    """An observation to act on, for a goal: the stamp of its frame, and when it came in (monotonic clock)."""
+    """An observation to act on, for a goal.
+
+    Attributes:
+        goal: that it is for.
+        observation: what the policy is shown.
+        stamp_ns: of its frame; the answer carries it.
+        received_s: when it came in, of the monotonic clock.
+        stamps_ns: of the messages that the frame was put together from, by channel.
+    """
 
     goal: Goal
     observation: Observation
     stamp_ns: int
     received_s: float
+    stamps_ns: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

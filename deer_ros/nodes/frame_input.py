@@ -10,19 +10,18 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
-from builtin_interfaces.msg import Time
 from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import Image, JointState
 
 from deer_policies.errors import ConfigError
-from deer_policies.interfaces import PolicyInfo, checked_image
-from deer_ros import graph
+from deer_policies.interfaces import PolicyInfo
+from deer_ros.control.arm import ArmParameters
 from deer_ros.control.frame_sync import FrameSet, FrameSync
 from deer_ros.control.frozen_view import FrozenView
 from deer_ros.control.rate_meter import RateMeter
-from deer_ros.conversions import image_to_rgb, joint_positions, stamp_to_ns, stamp_to_s
-from deer_ros.parameters import ArmParameters
+from deer_ros.conversions import stamp_to_ns, stamp_to_s
 from deer_ros.quality import FRAMES
+from deer_ros.robot_frame import CHANNELS, GRIPPER, JOINTS, STATIC, TOPICS, FrameParts, RobotFrame, split_joints
 
 if TYPE_CHECKING:
     from rclpy.node import Node
@@ -32,27 +31,16 @@ QUIET_S = 5.0
 
 
 @dataclass(frozen=True)
-class RobotFrame:
-    """What the robot saw and felt at one instant.
+class ReceivedFrame:
+    """A complete frame as it came in.
 
     Attributes:
-        stamp_ns: of the static image, exact.
-        stamp_s: the same in seconds.
-        rgb_static, rgb_gripper: (rows, columns, 3) uint8, of the sizes that the policy takes.
-        joints_rad: (7,) arm joints.
-        opening_m: of the gripper.
+        frame: its content.
         received_s: when the oldest part came in, of the monotonic clock.
-        repeated: whether it was sent before.
     """
 
-    stamp_ns: int
-    stamp_s: float
-    rgb_static: np.ndarray
-    rgb_gripper: np.ndarray
-    joints_rad: np.ndarray
-    opening_m: float
+    frame: RobotFrame
     received_s: float
-    repeated: bool
 
 
 @dataclass(frozen=True)
@@ -82,25 +70,23 @@ class FrameInput:
         arm: ArmParameters,
         settings: FrameSettings,
         frozen_view_m: float,
-        on_frame: Callable[[RobotFrame], None],
+        on_frame: Callable[[ReceivedFrame], None],
     ) -> None:
         self.frozen_view_m = frozen_view_m
         self.trouble = ""
         self.frames = RateMeter()
         self.dropped: Counter[str] = Counter()
-        self._views = {topic: FrozenView(arm.geometry) for topic in (graph.STATIC_IMAGE, graph.GRIPPER_IMAGE)}
+        self._views = {channel: FrozenView(arm.geometry) for channel in (STATIC, GRIPPER)}
         self._told_s: dict[str, float] = {}
         self._node = node
         self._arm = arm
+        self._parts = FrameParts(arm, info)
         self._on_frame = on_frame
-        self._sync = FrameSync(("static", "gripper", "joints"), settings.slop_s)
-        static = partial(self._on_image, "static", graph.STATIC_IMAGE, info.static_shape)
-        gripper = partial(self._on_image, "gripper", graph.GRIPPER_IMAGE, info.gripper_shape)
+        self._sync = FrameSync(CHANNELS, settings.slop_s)
         quality = FRAMES if settings.reliable else qos_profile_sensor_data
         self._subscriptions = [
-            node.create_subscription(JointState, graph.JOINT_STATES, self._on_joints, quality),
-            node.create_subscription(Image, graph.GRIPPER_IMAGE, gripper, quality),
-            node.create_subscription(Image, graph.STATIC_IMAGE, static, quality),
+            node.create_subscription(kind, TOPICS[channel], partial(self._on_message, channel), quality)
+            for channel, kind in ((JOINTS, JointState), (GRIPPER, Image), (STATIC, Image))
         ]
 
     def close(self) -> None:
@@ -108,39 +94,26 @@ class FrameInput:
         for subscription in self._subscriptions:
             self._node.destroy_subscription(subscription)
 
-    def _on_image(self, channel: str, topic: str, shape: tuple[int, int, int], message: Image) -> None:
+    def _on_message(self, channel: str, message: Image | JointState) -> None:
         try:
-            image = checked_image("image", image_to_rgb(message), shape)
+            stamp, value = self._parts.value(channel, message)
         except ConfigError as error:
-            self._drop(f"{topic}: {error}", f"{topic} unusable")
-        else:
-            self._add(channel, message.header.stamp, image)
-
-    def _on_joints(self, message: JointState) -> None:
-        try:
-            names = (*self._arm.joint_names, *self._arm.finger_joint_names)
-            positions = joint_positions(message, names)
-        except ConfigError as error:
-            self._drop(f"{graph.JOINT_STATES}: {error}", f"{graph.JOINT_STATES} unusable")
-        else:
-            self._add("joints", message.header.stamp, positions)
-
-    def _add(self, channel: str, stamp: Time, value: np.ndarray) -> None:
+            self._drop(f"{TOPICS[channel]}: {error}", f"{TOPICS[channel]} unusable")
+            return
         frames = self._sync.add(channel, stamp_to_s(stamp), (stamp, value), time.monotonic())
         if frames is not None and not self._frozen(frames):
             self.trouble = ""
             if not frames.repeated:
                 self.frames.note(time.monotonic())
-            self._on_frame(self._robot_frame(frames))
+            self._on_frame(ReceivedFrame(self._parts.frame(frames.values), frames.received_s))
 
     def _frozen(self, frames: FrameSet) -> bool:
         """Whether a camera shows the same pixels although the arm has moved."""
-        joints_rad = frames.values["joints"][1][: len(self._arm.joint_names)]
-        pictures = (frames.values["static"], frames.values["gripper"])
-        moved_m = {
-            topic: view.moved_m(stamp_to_ns(stamp), image, joints_rad)
-            for (topic, view), (stamp, image) in zip(self._views.items(), pictures, strict=True)
-        }
+        joints_rad, _ = split_joints(self._arm, frames.values[JOINTS][1])
+        moved_m = {}
+        for channel, view in self._views.items():
+            stamp, image = frames.values[channel]
+            moved_m[TOPICS[channel]] = view.moved_m(stamp_to_ns(stamp), image, joints_rad)
         frozen = [topic for topic, way_m in moved_m.items() if way_m > self.frozen_view_m]
         if frozen:
             self._drop(
@@ -149,22 +122,6 @@ class FrameInput:
                 f"{' and '.join(frozen)} frozen",
             )
         return bool(frozen)
-
-    def _robot_frame(self, frames: FrameSet) -> RobotFrame:
-        stamp, rgb_static = frames.values["static"]
-        _, rgb_gripper = frames.values["gripper"]
-        _, positions = frames.values["joints"]
-        arm_count = len(self._arm.joint_names)
-        return RobotFrame(
-            stamp_ns=stamp_to_ns(stamp),
-            stamp_s=frames.stamp_s,
-            rgb_static=rgb_static,
-            rgb_gripper=rgb_gripper,
-            joints_rad=positions[:arm_count],
-            opening_m=float(positions[arm_count:].sum()),
-            received_s=frames.received_s,
-            repeated=frames.repeated,
-        )
 
     def _drop(self, trouble: str, reason: str) -> None:
         """Remembers the trouble, counts it, and logs it unless it was logged lately."""

@@ -21,20 +21,21 @@ from rclpy.clock import Clock, ClockType
 from std_msgs.msg import String
 
 from deer_policies.errors import ConfigError, DeerError
-from deer_policies.interfaces import Budget, Observation, Policy
+from deer_policies.interfaces import Budget, Policy
 from deer_ros import graph
 from deer_ros.control.action_queue import ActionQueue, QueuedAction
 from deer_ros.control.goal import Goal, GoalOutcome, gripper_action_now
 from deer_ros.control.policy_runner import PolicyRunner, StaleObservationError, StepRequest, StepResult
 from deer_ros.control.step_record import StepRecord
 from deer_ros.control.watchdog import GateState
-from deer_ros.conversions import stamp_to_s
+from deer_ros.conversions import ns_to_stamp, stamp_to_s
 from deer_ros.diagnostics import DiagnosticsPublisher, Health
 from deer_ros.inbox import ExecutorInbox
 from deer_ros.lifecycle import ManagedNode
 from deer_ros.nodes import policy_parameters
 from deer_ros.nodes.budget_server import BudgetServer
-from deer_ros.nodes.frame_input import FrameInput, RobotFrame
+from deer_ros.nodes.frame_input import FrameInput, ReceivedFrame
+from deer_ros.nodes.goal_publisher import GoalPublisher
 from deer_ros.nodes.goal_server import GoalServer
 from deer_ros.nodes.policy_health import PolicyHealth, Situation
 from deer_ros.nodes.policy_loading import load_named
@@ -64,7 +65,7 @@ class PolicyNode(ManagedNode):
         self._arm = self._settings.arm
         self._goal: Goal | None = None
         self._handled_ns: int | None = None
-        self._newest_stamp_s = -np.inf
+        self._newest_ns: int | None = None
         self._last_gripper: float | None = None
         self._stopped = ""
         self._model_trouble = ""
@@ -83,11 +84,13 @@ class PolicyNode(ManagedNode):
             raise ConfigError(f"policy {info.name} acts at {info.rate_hz:g} Hz but control_rate_hz is {rate_hz:g}")
         self._make_subscriptions()
         self._steps = StepPublisher(self, self._arm.base_frame)
+        self._told = GoalPublisher(self, info)
         budgets = BudgetServer(self, runner, self._inbox)
         self._goals = GoalServer(self, lambda: self.active, self._begin, self._on_cancel)
         timer = self.create_timer(CHECK_PERIOD_S, self._check, clock=Clock(clock_type=ClockType.STEADY_TIME))
         self._releases += [
             self._steps.close,
+            self._told.close,
             budgets.close,
             self._goals.close,
             partial(self.destroy_timer, timer),
@@ -160,13 +163,14 @@ class PolicyNode(ManagedNode):
             goal_id=goal_id,
             instruction=instruction,
             max_steps=max_steps or self._limits.goal.default_max_steps,
-            began_stamp_s=self._newest_stamp_s,
+            began_stamp_s=-np.inf if self._newest_ns is None else stamp_to_s(ns_to_stamp(self._newest_ns)),
             progress_s=time.monotonic(),
             queue=ActionQueue(self._runner.info.horizon, self._longest_gap_s),
         )
         if self._goal is not None:
             self._end(self._goal, GoalOutcome.CANCELLED, f"replaced by a newer instruction: {goal.instruction!r}")
         self._goal, self._handled_ns = goal, None
+        self._told.tell(goal, self._newest_ns or 0)
         self.get_logger().info(f"following {goal.instruction!r}")
         return goal
 
@@ -192,14 +196,16 @@ class PolicyNode(ManagedNode):
             self._record.ended()
         if goal.steps > 0 and self._last_gripper is not None:
             self._steps.hold(goal, self._last_gripper)
+        self._told.tell(goal, self._newest_ns or 0)
         self._goals.ended(goal)
         assert goal.outcome is not None
         self.get_logger().info(f"{goal.outcome.name} after {goal.steps} steps: {goal.reason}")
 
-    def _on_frame(self, frame: RobotFrame) -> None:
+    def _on_frame(self, received: ReceivedFrame) -> None:
         """Answers a new frame, from the chunk in execution or by asking the policy; one that was answered before and is
         sent again gets the same answer again."""
-        self._newest_stamp_s = frame.stamp_s
+        frame = received.frame
+        self._newest_ns = frame.stamp_ns
         goal = self._goal
         if goal is None or self._runner is None:
             return
@@ -219,15 +225,9 @@ class PolicyNode(ManagedNode):
         elif goal.queue.asks:
             self._handled_ns = frame.stamp_ns
             goal.queue.awaiting = True
-            self._runner.submit(StepRequest(goal, self._observation(goal, frame), frame.stamp_ns, frame.received_s))
-
-    def _observation(self, goal: Goal, frame: RobotFrame) -> Observation:
-        """CALVIN's robot_obs from the joints: pose by forward kinematics, opening, joints, last gripper action."""
-        position, euler = self._arm.geometry.tcp_pose(frame.joints_rad)
-        proprioception = np.array(
-            [*position, *euler, frame.opening_m, *frame.joints_rad, self._last_gripper], np.float32
-        )
-        return Observation(frame.rgb_static, frame.rgb_gripper, proprioception, goal.instruction, frame.stamp_s)
+            assert self._last_gripper is not None
+            seen = frame.observation(self._arm, self._last_gripper, goal.instruction)
+            self._runner.submit(StepRequest(goal, seen, frame.stamp_ns, received.received_s, frame.stamps_ns))
 
     def _deliver(self, request: StepRequest, future: Future[StepResult]) -> None:
         """On the model's thread: hands the step over to the executor's."""
@@ -253,6 +253,7 @@ class PolicyNode(ManagedNode):
 
     def _publish_step(self, request: StepRequest, result: StepResult) -> None:
         first = request.goal.queue.fill(result.actions, request.observation.time_s)
+        self._steps.shown(request, result)
         self._answer(request.goal, request.stamp_ns, first)
         self._goals.feedback(request.goal, self._steps.report(request, result))
         self._record.step(result.report.exit_index, result.report.latency_ms)

@@ -1,34 +1,53 @@
-"""Publishes what comes of a frame: the action, the policy's report, and standstill at the end of a goal."""
+"""Publishes what a frame led to: what the policy was shown, the action, its report, and standstill at a goal's end."""
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import TYPE_CHECKING
 
 import numpy as np
 from deer_msgs.action import FollowInstruction
 from deer_msgs.msg import ExitReport as ExitReportMessage
-from deer_msgs.msg import PolicyAction
+from deer_msgs.msg import PolicyAction, PolicyInput
 
+from deer_policies.interfaces import Budget
 from deer_ros import graph
 from deer_ros.control.action_queue import QueuedAction
 from deer_ros.control.goal import Goal
 from deer_ros.control.policy_runner import StepRequest, StepResult
 from deer_ros.conversions import exit_report_to_message, ns_to_stamp
 from deer_ros.quality import COMMANDS
+from deer_ros.robot_frame import GRIPPER, JOINTS
 
 if TYPE_CHECKING:
     from rclpy.node import Node
 
 
+BUDGET_LIMITS = tuple(item.name for item in fields(Budget))
+"""Their names in the messages as well; 0 there is no limit."""
+
+
 class StepPublisher:
-    """Owns the topics policy/action and policy/exit_report."""
+    """Owns the topics policy/input, policy/action and policy/exit_report."""
 
     def __init__(self, node: Node, base_frame: str) -> None:
         self._node = node
         self._base_frame = base_frame
+        self._inputs = node.create_publisher(PolicyInput, graph.POLICY_INPUT, COMMANDS)
         self._actions = node.create_publisher(PolicyAction, graph.POLICY_ACTION, COMMANDS)
         self._reports = node.create_publisher(ExitReportMessage, graph.EXIT_REPORT, COMMANDS)
         self._last: PolicyAction | None = None
+
+    def shown(self, request: StepRequest, result: StepResult) -> None:
+        """Publishes what the policy was shown, and the budget that it acted under."""
+        message = PolicyInput(goal_id=np.frombuffer(request.goal.goal_id, np.uint8))
+        message.header.stamp, message.header.frame_id = ns_to_stamp(request.stamp_ns), self._base_frame
+        message.gripper_stamp = ns_to_stamp(request.stamps_ns[GRIPPER])
+        message.joints_stamp = ns_to_stamp(request.stamps_ns[JOINTS])
+        message.proprioception = request.observation.proprioception
+        for name in BUDGET_LIMITS:
+            setattr(message, name, getattr(result.budget, name) or 0.0)
+        self._inputs.publish(message)
 
     def answer(self, goal: Goal, stamp_ns: int, queued: QueuedAction) -> None:
         """Publishes the action that answers the frame of that stamp."""
@@ -67,8 +86,8 @@ class StepPublisher:
 
     def close(self) -> None:
         """Gives back the publishers."""
-        self._node.destroy_publisher(self._actions)
-        self._node.destroy_publisher(self._reports)
+        for publisher in (self._inputs, self._actions, self._reports):
+            self._node.destroy_publisher(publisher)
 
     def _message(self, goal: Goal, values: np.ndarray) -> PolicyAction:
         message = PolicyAction(step=goal.steps, goal_id=np.frombuffer(goal.goal_id, np.uint8))

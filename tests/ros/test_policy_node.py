@@ -130,6 +130,38 @@ def test_proprioception_is_calvins(active):
     assert second[14] == -1.0
 
 
+def test_a_goal_and_what_the_policy_was_shown_are_told(active):
+    """All that a recording needs beside the frames; a late subscriber hears of the last goal, too."""
+    from deer_msgs.msg import GoalStatus, PolicyInput
+
+    from deer_ros.quality import COMMANDS, LATCHED
+
+    node, inputs = active.client.node, []
+    listening = node.create_subscription(PolicyInput, graph.POLICY_INPUT, inputs.append, COMMANDS)
+    wait(
+        lambda: (
+            node.count_publishers(graph.POLICY_INPUT) == 1 and active.node.count_subscribers(graph.POLICY_INPUT) == 1
+        )
+    )
+    time.sleep(0.2)
+    result = active.follow()
+    wait(lambda: len(inputs) == result.steps == 5)
+    states = []
+    late = node.create_subscription(GoalStatus, graph.POLICY_GOAL, states.append, LATCHED)
+    wait(lambda: states)
+    told = states[-1]
+    assert (told.outcome, told.instruction, told.steps, told.max_steps) == (GoalStatus.TIMEOUT, "go", 5, 5)
+    assert (told.policy, told.precision, told.threads, told.device) == ("deer-nano", "float32", 2, "cpu")
+    answers = [action for action in active.actions if action.header.stamp.sec]
+    assert [item.header.stamp for item in inputs] == [action.header.stamp for action in answers]
+    assert all(bytes(item.goal_id) == bytes(told.goal_id) for item in inputs)
+    assert all(item.gripper_stamp == item.joints_stamp == item.header.stamp for item in inputs)
+    shown = [observation.proprioception for observation, _ in active.policy.seen]
+    np.testing.assert_array_equal([item.proprioception for item in inputs], shown[:5])
+    for subscription in (listening, late):
+        node.destroy_subscription(subscription)
+
+
 def test_a_frame_that_is_sent_again_gets_the_same_answer_again(active):
     goal = active.client.send("go", max_steps=1000)
     active.show_until(lambda: active.actions)

@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cache, partial
 from itertools import groupby
 from pathlib import Path
 
 import numpy as np
 
 from deer_policies.errors import ConfigError
-from deer_sim import instructions
 from deer_sim.dataset import Annotation, Statistics, write_frame, write_index
+from deer_sim.dataset.completing import absolute_actions, task_of, unknown_scene
 from deer_sim.dataset.layout import UNKNOWABLE, VECTORS, frame_faults
 from deer_sim.lerobot.format import ACTION, CAMERAS, FRAME, STATE, TASK_INDEX, feature_name
 from deer_sim.lerobot.reading import Entry, LeRobotFolder
-from deer_sim.tasks import TASKS
-
-FULL_SCALE = np.repeat([0.02, 0.05], 3)
-"""What a relative action of 1 moves: metres and radians."""
 
 
 @dataclass(frozen=True)
@@ -141,19 +135,12 @@ def _arrays(folder: LeRobotFolder, entry: Entry, names: Names) -> dict[str, np.n
             values = folder.values(entry, feature)
             arrays[name] = values[:, 0] if tuple(kind["shape"]) == (1,) else values
     if feature_name("scene_obs") not in folder.features:
-        arrays[UNKNOWABLE] = np.full((entry.length, VECTORS[UNKNOWABLE]), np.nan)
+        arrays[UNKNOWABLE] = unknown_scene(entry.length)
     if feature_name("actions") not in folder.features:
-        arrays["actions"] = _absolute_actions(arrays["robot_obs"], arrays["rel_actions"])
+        arrays["actions"] = absolute_actions(arrays["robot_obs"], arrays["rel_actions"])
     for name, feature in (("rgb_static", names.static), ("rgb_gripper", names.gripper)):
         arrays[name] = np.stack(folder.images(entry, feature))
     return arrays
-
-
-def _absolute_actions(robot_obs: np.ndarray, rel_actions: np.ndarray) -> np.ndarray:
-    """Pose of the step after and gripper command, as CALVIN records them; for the last step, where the action leads."""
-    last = robot_obs[-1:, :6] + rel_actions[-1:, :6] * FULL_SCALE
-    last[:, 3:] = (last[:, 3:] + np.pi) % (2 * np.pi) - np.pi
-    return np.concatenate([np.concatenate([robot_obs[1:, :6], last]), rel_actions[:, 6:]], axis=1)
 
 
 def _annotate(folder: LeRobotFolder, entry: Entry, numbers: list[int], made: _Made) -> None:
@@ -172,18 +159,6 @@ def _annotate(folder: LeRobotFolder, entry: Entry, numbers: list[int], made: _Ma
     if scene:
         first, last = made.scenes.get(scene, (min(numbers), max(numbers)))
         made.scenes[scene] = (min(first, *numbers), max(last, *numbers))
-
-
-@cache
-def _tasks_by_wording() -> dict[str, str]:
-    kinds = (instructions.training, partial(instructions.validation, group=instructions.EVERY))
-    return {text.lower(): task for kind in kinds for task in TASKS for text in kind(task)}
-
-
-def task_of(instruction: str) -> str:
-    """The task with this wording, or else a name made of its words."""
-    text = " ".join(instruction.lower().split())
-    return _tasks_by_wording().get(text) or re.sub(r"\W+", "_", text).strip("_")
 
 
 def _runs(numbers: list[int]) -> list[tuple[int, int]]:
