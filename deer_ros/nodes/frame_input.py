@@ -14,8 +14,9 @@ from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import Image, JointState
 
 from deer_policies.errors import ConfigError
-from deer_policies.interfaces import PolicyInfo, checked_image
+from deer_policies.interfaces import PolicyInfo
 from deer_ros import graph
+from deer_ros.control.camera_fit import CameraFit
 from deer_ros.control.frame_sync import FrameSet, FrameSync
 from deer_ros.conversions import image_to_rgb, joint_positions, stamp_to_ns, stamp_to_s
 from deer_ros.parameters import ArmParameters
@@ -35,7 +36,7 @@ class RobotFrame:
     Attributes:
         stamp_ns: of the static image, exact.
         stamp_s: the same in seconds.
-        rgb_static, rgb_gripper: (rows, columns, 3) uint8, of the sizes that the policy takes.
+        rgb_static, rgb_gripper: (rows, columns, 3) uint8, of the sizes that the cameras send.
         joints_rad: (7,) arm joints.
         opening_m: of the gripper.
         received_s: when the oldest part came in, of the monotonic clock.
@@ -54,16 +55,27 @@ class RobotFrame:
 
 @dataclass(frozen=True)
 class FrameSettings:
-    """How far apart the stamps of one frame may lie, and whether lost messages are asked for again."""
+    """What frames are made of.
+
+    Attributes:
+        slop_s: how far apart the stamps of one frame may lie.
+        reliable: whether lost messages are asked for again.
+        static_size, gripper_size: (rows, columns) that the cameras send; (0, 0) is the policy's own size.
+    """
 
     slop_s: float
     reliable: bool
+    static_size: tuple[int, int] = (0, 0)
+    gripper_size: tuple[int, int] = (0, 0)
 
 
 class FrameInput:
     """Subscribes to cameras and joint states, calls `on_frame` for each complete frame, and drops what can't be used.
 
     `trouble` tells in words what was wrong with the last message that was dropped, until a complete frame comes.
+
+    Raises:
+        ConfigError: if a camera's images are smaller than the policy's.
     """
 
     def __init__(
@@ -81,8 +93,10 @@ class FrameInput:
         self._arm = arm
         self._on_frame = on_frame
         self._sync = FrameSync(("static", "gripper", "joints"), settings.slop_s)
-        static = partial(self._on_image, "static", graph.STATIC_IMAGE, info.static_shape)
-        gripper = partial(self._on_image, "gripper", graph.GRIPPER_IMAGE, info.gripper_shape)
+        self._static = CameraFit("static", settings.static_size, info.static_shape[:2])
+        self._gripper = CameraFit("gripper", settings.gripper_size, info.gripper_shape[:2])
+        static = partial(self._on_image, "static", graph.STATIC_IMAGE, self._static)
+        gripper = partial(self._on_image, "gripper", graph.GRIPPER_IMAGE, self._gripper)
         quality = FRAMES if settings.reliable else qos_profile_sensor_data
         self._subscriptions = [
             node.create_subscription(JointState, graph.JOINT_STATES, self._on_joints, quality),
@@ -90,14 +104,18 @@ class FrameInput:
             node.create_subscription(Image, graph.STATIC_IMAGE, static, quality),
         ]
 
+    def views(self, frame: RobotFrame) -> tuple[np.ndarray, np.ndarray]:
+        """The static and the gripper camera's image in the policy's sizes, for the frames that the policy is shown."""
+        return self._static(frame.rgb_static), self._gripper(frame.rgb_gripper)
+
     def close(self) -> None:
         """Ends the subscriptions."""
         for subscription in self._subscriptions:
             self._node.destroy_subscription(subscription)
 
-    def _on_image(self, channel: str, topic: str, shape: tuple[int, int, int], message: Image) -> None:
+    def _on_image(self, channel: str, topic: str, fit: CameraFit, message: Image) -> None:
         try:
-            image = checked_image("image", image_to_rgb(message), shape)
+            image = fit.checked(image_to_rgb(message))
         except ConfigError as error:
             self._drop(f"{topic}: {error}")
         else:

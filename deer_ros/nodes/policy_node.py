@@ -105,6 +105,8 @@ class PolicyNode(ManagedNode):
         self._frame_settings = FrameSettings(
             number(self, "image_slop_s", 0.02, 0.0, 1.0, "stamps of one frame may lie this far apart"),
             parameters.flag(self, "reliable_images", False, "ask for lost images again; the cameras must offer it"),
+            parameters.size(self, "camera_static_size", "rows and columns of the static camera's images"),
+            parameters.size(self, "camera_gripper_size", "rows and columns of the gripper camera's images"),
         )
         self._refuses = parameters.flag(
             self, "refuse_unknown", True, "refuse instructions that the policy's recogniser doesn't take for its skills"
@@ -247,7 +249,7 @@ class PolicyNode(ManagedNode):
         proprioception = np.array(
             [*position, *euler, frame.opening_m, *frame.joints_rad, self._last_gripper], np.float32
         )
-        return Observation(frame.rgb_static, frame.rgb_gripper, proprioception, goal.instruction, frame.stamp_s)
+        return Observation(*self._frames.views(frame), proprioception, goal.instruction, frame.stamp_s)
 
     def _deliver(self, request: StepRequest, future: Future[StepResult]) -> None:
         """On the model's thread: hands the step over to the executor's."""

@@ -69,11 +69,11 @@ class ScriptedPolicy:
 class Rig:
     """A policy node in a thread, a client, and cameras that the test triggers."""
 
-    def __init__(self, horizon=1):
+    def __init__(self, horizon=1, settings=()):
         self.policy = ScriptedPolicy(horizon)
         domain_id = free_domain_id()
-        settings = ["frame_timeout_s:=1.0", "max_image_age_s:=0.5", "default_max_steps:=5", "image_slop_s:=0.0"]
-        arguments = [item for setting in settings for item in ("-p", setting)]
+        own = ["frame_timeout_s:=1.0", "max_image_age_s:=0.5", "default_max_steps:=5", "image_slop_s:=0.0"]
+        arguments = [item for setting in (*own, *settings) for item in ("-p", setting)]
         rclpy.init(args=["--ros-args", *arguments], domain_id=domain_id)
         self.node = PolicyNode(self.policy.load)
         self.executor = SingleThreadedExecutor()
