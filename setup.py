@@ -21,13 +21,13 @@ setup(
     package_data={
         "deer_policies": ["checkpoints/*", "py.typed"],
         "deer_sim": ["wordings/*.yaml", "py.typed"],
-        "deer_ros": ["config/*.yaml", "templates/*", "py.typed"],
+        "deer_ros": ["config/*.yaml", "config/*.xml", "templates/*", "py.typed"],
     },
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
         (f"share/{NAME}", ["package.xml"]),
         (f"share/{NAME}/launch", glob("launch/*.launch.py")),
-        (f"share/{NAME}/config", glob("deer_ros/config/*.yaml")),
+        (f"share/{NAME}/config", glob("deer_ros/config/*.*")),
     ],
     install_requires=["numpy", "pyyaml"],
     extras_require={

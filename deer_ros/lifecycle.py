@@ -5,6 +5,7 @@ from __future__ import annotations
 import traceback
 from collections.abc import Callable
 
+from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from rclpy.lifecycle import Node as LifecycleNode
 
@@ -74,8 +75,12 @@ class ManagedNode(LifecycleNode):
 
     def destroy_node(self) -> None:
         """Ends activity before the node goes; with its context gone (a signal), nothing can be said any more."""
-        if self.context.ok():
-            self._leave_active("the process ends")
+        try:
+            if self.context.ok():
+                self._leave_active("the process ends")
+        except rclpy_implementation.RCLError:
+            if self.context.ok():
+                raise
         self.release()
         super().destroy_node()
 

@@ -30,9 +30,10 @@ def run(make_node: Callable[[], Node], args: list[str] | None = None) -> int:
 
     if os.environ.get(STOP_WITH_STDIN) == "1":
         threading.Thread(target=_stop_with_stdin, daemon=True).start()
-    node = None
+    node, begun = None, False
     try:
         rclpy.init(args=args)
+        begun = True
         node = make_node()
         executor = SingleThreadedExecutor()
         executor.add_node(node)
@@ -43,7 +44,7 @@ def run(make_node: Callable[[], Node], args: list[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 2
     except rclpy_implementation.RCLError:
-        if rclpy.ok():
+        if rclpy.ok() or not begun:
             raise
     finally:
         if node is not None:

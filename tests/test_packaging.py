@@ -97,6 +97,7 @@ def test_every_data_file_is_installed(setup_arguments: dict[str, Any]) -> None:
         "deer_ros/templates/report.html.j2",
         "deer_ros/config/simulation.yaml",
         "deer_ros/config/arm.yaml",
+        "deer_ros/config/fastdds.xml",
         "launch/simulation.launch.py",
     ],
 )

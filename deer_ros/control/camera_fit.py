@@ -62,4 +62,4 @@ class CameraFit:
         rows, columns = self.camera
         pixels = np.ascontiguousarray(image)
         picture = Image.frombuffer("RGB", (columns, rows), pixels, "raw", "RGB", 0, 1)
-        return np.asarray(picture.resize(self.policy[::-1], Image.Resampling.BOX, box=self.crop))
+        return np.array(picture.resize(self.policy[::-1], Image.Resampling.BOX, box=self.crop))

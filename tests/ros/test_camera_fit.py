@@ -36,6 +36,7 @@ def test_each_pixel_is_the_mean_of_its_area():
     means = image[:, 80:560].reshape(120, 4, 120, 4, 3).mean((1, 3))
     assert fitted.shape == (120, 120, 3)
     assert fitted.dtype == np.uint8
+    assert fitted.flags.writeable
     assert np.abs(fitted - means).max() <= 1.0
 
 
