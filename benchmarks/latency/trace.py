@@ -27,7 +27,7 @@ EVENTS: Mapping[str, tuple[str, ...]] = {
     "received": ("command_ns", "at_ns"),
 }
 """Columns of each event: a frame is stamped by the driver, complete in the policy node, taken up and answered by the
-model; its action comes to the safety node, which sends a command (of frame 0 if between two actions); the driver gets it.
+model; its action comes to the safety node, which sends a command (of frame 0 if between two actions) to the driver.
 """
 
 
