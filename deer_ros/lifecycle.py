@@ -6,6 +6,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
+from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from rclpy.lifecycle import Node as LifecycleNode
 
@@ -78,8 +79,12 @@ class ManagedNode(LifecycleNode):
 
     def destroy_node(self) -> None:
         """Ends activity before the node goes; with its context gone (a signal), nothing can be said any more."""
-        if self.context.ok():
-            self._leave_active("the process ends")
+        try:
+            if self.context.ok():
+                self._leave_active("the process ends")
+        except rclpy_implementation.RCLError:
+            if self.context.ok():
+                raise
         self.release()
         super().destroy_node()
 

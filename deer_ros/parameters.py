@@ -88,6 +88,19 @@ def numbers(
     return tuple(float(value) for value in values)
 
 
+def size(node: Node, name: str, description: str) -> tuple[int, int]:
+    """Rows and columns of a camera's images; the default (0, 0) is the size that the policy takes."""
+    wanted = "2 whole numbers in 0..65535"
+    text = f"{description}; 0 0: the policy's own size, others are cropped to its shape and scaled down"
+    descriptor = ParameterDescriptor(description=text, read_only=True, additional_constraints=wanted)
+    values = list(_declare(node, name, [0, 0], descriptor, f"a list of {wanted}"))
+    _check_size(node, name, values, 2)
+    rows, columns = values
+    if not (0 <= rows <= 65535 and 0 <= columns <= 65535):
+        raise ConfigError(f"parameter {name} of node {node.get_name()} is {[rows, columns]}; it must be {wanted}")
+    return rows, columns
+
+
 class LiveParameters:
     """Parameters that may be changed while the node runs, taken over together as one checked value.
 

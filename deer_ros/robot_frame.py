@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from deer_policies.interfaces import Observation, PolicyInfo, checked_image
+from deer_policies.interfaces import Observation
 from deer_ros import graph
 from deer_ros.control.arm import ArmParameters
+from deer_ros.control.camera_fit import CameraFit
 from deer_ros.conversions import image_to_rgb, joint_positions, stamp_to_ns, stamp_to_s
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ class RobotFrame:
     Attributes:
         stamps_ns: of each channel's message, exact.
         stamp_s: of the static image, in seconds.
-        rgb_static, rgb_gripper: (rows, columns, 3) uint8, of the sizes that the policy takes.
+        rgb_static, rgb_gripper: (rows, columns, 3) uint8, of the sizes that the cameras send.
         joints_rad: (7,) arm joints.
         opening_m: of the gripper.
     """
@@ -50,23 +51,18 @@ class RobotFrame:
         """CALVIN's robot_obs (15,) float32: pose by forward kinematics, opening, joints, last gripper action."""
         return proprioception(arm, self.joints_rad, self.opening_m, gripper_action)
 
-    def observation(self, arm: ArmParameters, gripper_action: float, instruction: str) -> Observation:
-        """What the policy is shown."""
-        felt = self.proprioception(arm, gripper_action)
-        return Observation(self.rgb_static, self.rgb_gripper, felt, instruction, self.stamp_s)
-
 
 class FrameParts:
     """Turns single messages into the values of a frame's channels, and these into a frame.
 
     Args:
         arm: whose joints are looked for.
-        info: of the policy, which tells the sizes of the images; None takes any.
+        fits: of the cameras by channel, from the sizes that they send to the policy's; without one, any size is taken.
     """
 
-    def __init__(self, arm: ArmParameters, info: PolicyInfo | None = None) -> None:
+    def __init__(self, arm: ArmParameters, fits: Mapping[str, CameraFit] | None = None) -> None:
         self._arm = arm
-        self._shapes = {} if info is None else {STATIC: info.static_shape, GRIPPER: info.gripper_shape}
+        self._fits = fits or {}
 
     def value(self, channel: str, message: Any) -> tuple[Time, np.ndarray]:
         """Stamp and content of a message: an image (rows, columns, 3) uint8, or positions of seven joints and fingers.
@@ -78,8 +74,8 @@ class FrameParts:
             names = (*self._arm.joint_names, *self._arm.finger_joint_names)
             return message.header.stamp, joint_positions(message, names)
         image = image_to_rgb(message)
-        if channel in self._shapes:
-            image = checked_image("image", image, self._shapes[channel])
+        if channel in self._fits:
+            image = self._fits[channel].checked(image)
         return message.header.stamp, image
 
     def frame(self, parts: Mapping[str, tuple[Time, np.ndarray]]) -> RobotFrame:
@@ -93,6 +89,12 @@ class FrameParts:
             joints_rad=joints_rad,
             opening_m=opening_m,
         )
+
+    def observation(self, frame: RobotFrame, gripper_action: float, instruction: str) -> Observation:
+        """What the policy is shown: the images in its own sizes."""
+        felt = frame.proprioception(self._arm, gripper_action)
+        views = self._fits[STATIC](frame.rgb_static), self._fits[GRIPPER](frame.rgb_gripper)
+        return Observation(*views, felt, instruction, frame.stamp_s)
 
 
 def split_joints(arm: ArmParameters, positions: np.ndarray) -> tuple[np.ndarray, float]:

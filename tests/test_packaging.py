@@ -98,6 +98,7 @@ def test_every_data_file_is_installed(setup_arguments: dict[str, Any]) -> None:
         "deer_ros/config/simulation.yaml",
         "deer_ros/config/arm.yaml",
         "deer_ros/config/loopback.xml",
+        "deer_ros/config/fastdds.xml",
         "launch/simulation.launch.py",
     ],
 )

@@ -7,12 +7,13 @@ by the time the target velocity is reached; so the target is reached without ove
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 
 from deer_policies.errors import ConfigError
-from deer_ros.control.action_codec import Twist
+from deer_ros.control.action_codec import Twist, length
 from deer_ros.control.safety import SafetyLimits
 
 _SHARES = (1.0, 0.75, 0.5, 0.25, 0.1)
@@ -125,27 +126,27 @@ class _State:
         """
         step = bounds.jerk * period_s
         missing = target - self.velocity
-        distance = float(np.linalg.norm(missing))
+        distance = length(missing)
         wanted = np.zeros(3)
         if distance > 0.0:
             wanted = missing / distance * min(bounds.acceleration, _arriving(distance, step, period_s))
         wanted = self.acceleration + _shortened(wanted - self.acceleration, step)
-        size = float(np.linalg.norm(self.acceleration))
+        size = length(self.acceleration)
         easing = self.acceleration * (max(size - step, 0.0) / size) if size > 0.0 else np.zeros(3)
         share = next((share for share in _SHARES if self._safe(easing, wanted, share, bounds, period_s)), 0.0)
         acceleration = easing + share * (wanted - easing)
         velocity = self.velocity + acceleration * period_s
-        arrived = np.allclose(velocity, target, rtol=0.0, atol=1e-13)
+        arrived = np.abs(velocity - target).max() <= 1e-13
         return _State(target.copy() if arrived else velocity, acceleration)
 
     def _safe(self, easing: np.ndarray, wanted: np.ndarray, share: float, bounds: _Bounds, period_s: float) -> bool:
         acceleration = easing + share * (wanted - easing)
-        size = float(np.linalg.norm(acceleration))
+        size = length(acceleration)
         step = bounds.jerk * period_s
         count = int(size / step)
         gained = period_s * (count * size - step * count * (count + 1) / 2)
         end = self.velocity + acceleration * (period_s + (gained / size if size > 0.0 else 0.0))
-        return float(np.linalg.norm(end)) <= bounds.speed * (1 + 1e-10)
+        return length(end) <= bounds.speed * (1 + 1e-10)
 
     def braked(self, passed_s: float, brake_time_s: float) -> _State:
         """The cubic from here to rest (Hermite's: both ends have the right velocity and acceleration)."""
@@ -168,10 +169,10 @@ def _arriving(distance: float, step: float, period_s: float) -> float:
     periods it is linear.
     """
     unit = distance / (step * period_s)
-    count = int((np.sqrt(1 + 8 * unit) - 1) / 2)
+    count = int((math.sqrt(1 + 8 * unit) - 1) / 2)
     return (distance / period_s + step * count * (count + 1) / 2) / (count + 1)
 
 
 def _shortened(values: np.ndarray, most: float) -> np.ndarray:
-    norm = float(np.linalg.norm(values))
+    norm = length(values)
     return values if norm <= most else values * (most / norm)

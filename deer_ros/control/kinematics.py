@@ -6,6 +6,7 @@ roll, pitch, yaw, that is R = Rz(yaw) Ry(pitch) Rx(roll).
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -55,12 +56,18 @@ class ArmGeometry:
     def tcp_frame(self, joints_rad: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Position (3,) in m and rotation (3, 3) of the tool centre point, for joint angles (7,)."""
         position, rotation, _, _ = self._chain(joints_rad)
-        return position, rotation @ _about_z(_HAND_ANGLE_RAD)
+        return position, rotation @ _HAND
 
     def jacobian(self, joints_rad: np.ndarray) -> np.ndarray:
         """Maps joint speeds to the twist of the tool centre point in base axes: (6, 7), linear rows first."""
         position, _, origins, axes = self._chain(joints_rad)
-        return np.vstack((np.cross(axes, position - origins).T, axes.T))
+        lever = position - origins
+        jacobian = np.empty((6, JOINT_COUNT))
+        jacobian[0] = axes[:, 1] * lever[:, 2] - axes[:, 2] * lever[:, 1]
+        jacobian[1] = axes[:, 2] * lever[:, 0] - axes[:, 0] * lever[:, 2]
+        jacobian[2] = axes[:, 0] * lever[:, 1] - axes[:, 1] * lever[:, 0]
+        jacobian[3:] = axes.T
+        return jacobian
 
     def tcp_twist(self, joints_rad: np.ndarray, speeds_rad_s: np.ndarray) -> Twist:
         """Twist of the tool centre point for joint angles (7,) and speeds (7,); raises ConfigError if not finite."""
@@ -75,29 +82,37 @@ class ArmGeometry:
         joints = np.asarray(joints_rad, dtype=np.float64)
         if joints.shape != (JOINT_COUNT,) or not np.isfinite(joints).all():
             raise ConfigError(f"joint angles {joints.tolist()} must be {JOINT_COUNT} finite values in rad")
-        rotation = np.eye(3)
-        position = np.array(self.base_position_m)
-        origins, axes = np.empty((JOINT_COUNT, 3)), np.empty((JOINT_COUNT, 3))
-        for index, ((offset, twist), angle) in enumerate(zip(_JOINT_ORIGINS, joints, strict=True)):
-            position = position + rotation @ np.array(offset)
-            rotation = rotation @ _about_x(twist) @ _about_z(float(angle))
-            origins[index], axes[index] = position, rotation[:, 2]
-        return position + rotation @ np.array((0.0, 0.0, _FLANGE_M + self.tcp_offset_m)), rotation, origins, axes
+        frames = np.empty((JOINT_COUNT, 4, 4))
+        frame = np.eye(4)
+        frame[:3, 3] = self.base_position_m
+        for index, step in enumerate(_JOINT_FRAMES @ _turned(joints)):
+            frame = frames[index] = frame @ step
+        rotation, axes = frame[:3, :3], frames[:, :3, 2]
+        return frame[:3, 3] + axes[-1] * (_FLANGE_M + self.tcp_offset_m), rotation, frames[:, :3, 3], axes
 
 
 def euler_from_rotation(rotation: np.ndarray) -> np.ndarray:
     """Roll, pitch, yaw (3,) in rad of a rotation matrix (3, 3); pitch is in [-pi/2, pi/2]."""
-    pitch = np.arcsin(np.clip(-rotation[2, 0], -1.0, 1.0))
-    roll = np.arctan2(rotation[2, 1], rotation[2, 2])
-    yaw = np.arctan2(rotation[1, 0], rotation[0, 0])
-    return np.array((roll, pitch, yaw))
+    (xx, _, _), (yx, _, _), (zx, zy, zz) = rotation.tolist()
+    return np.array((math.atan2(zy, zz), math.asin(min(1.0, max(-1.0, -zx))), math.atan2(yx, xx)))
 
 
-def _about_x(angle: float) -> np.ndarray:
-    cosine, sine = np.cos(angle), np.sin(angle)
-    return np.array(((1.0, 0.0, 0.0), (0.0, cosine, -sine), (0.0, sine, cosine)))
+def _turned(angles_rad: np.ndarray) -> np.ndarray:
+    """Transforms (n, 4, 4) that turn about z by each of the angles (n,)."""
+    frames = np.zeros((len(angles_rad), 4, 4))
+    frames[:, 0, 0] = frames[:, 1, 1] = np.cos(angles_rad)
+    frames[:, 1, 0] = np.sin(angles_rad)
+    frames[:, 0, 1] = -frames[:, 1, 0]
+    frames[:, 2, 2] = frames[:, 3, 3] = 1.0
+    return frames
 
 
-def _about_z(angle: float) -> np.ndarray:
-    cosine, sine = np.cos(angle), np.sin(angle)
-    return np.array(((cosine, -sine, 0.0), (sine, cosine, 0.0), (0.0, 0.0, 1.0)))
+def _origin(offset_m: tuple[float, float, float], twist_rad: float) -> np.ndarray:
+    """Transform (4, 4) from a joint's parent to the joint before it turns."""
+    cosine, sine = np.cos(twist_rad), np.sin(twist_rad)
+    x, y, z = offset_m
+    return np.array(((1, 0, 0, x), (0, cosine, -sine, y), (0, sine, cosine, z), (0, 0, 0, 1)), dtype=np.float64)
+
+
+_JOINT_FRAMES = np.stack([_origin(offset_m, twist_rad) for offset_m, twist_rad in _JOINT_ORIGINS])
+_HAND = _turned(np.array([_HAND_ANGLE_RAD]))[0, :3, :3]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from deer_policies.errors import ConfigError
-from deer_ros.control.action_codec import Twist
+from deer_ros.control.action_codec import Twist, length
 
 SETTLING_S = 0.05
 """Very near a wall, the speed towards it is at most what would reach it in this time."""
@@ -77,15 +77,15 @@ class SafetyLimits:
         linear = _limit_norm(twist.linear, self.linear_speed_m_s, "linear speed", reasons)
         angular = _limit_norm(twist.angular, self.angular_speed_rad_s, "angular speed", reasons)
         room_down, room_up = self._room(position_m)
-        slow = np.clip(linear, -self._approach_m_s(room_down), self._approach_m_s(room_up))
-        if axes := [axis for axis, changed in zip("xyz", slow != linear, strict=True) if changed]:
+        slow = np.minimum(np.maximum(linear, -self._approach_m_s(room_down)), self._approach_m_s(room_up))
+        if axes := [axis for axis, changed in zip("xyz", (slow != linear).tolist(), strict=True) if changed]:
             reasons.append(f"workspace limit in {', '.join(axes)}")
         return Twist(slow, angular), tuple(reasons)
 
     def keep_inside(self, linear: np.ndarray, position_m: np.ndarray, period_s: float) -> np.ndarray:
         """The velocity (3,) without the part that leaves the box within one period: the last word on every command."""
         room_down, room_up = self._room(position_m)
-        return np.clip(linear, -room_down / period_s, room_up / period_s)
+        return np.minimum(np.maximum(linear, -room_down / period_s), room_up / period_s)
 
     def _approach_m_s(self, room_m: np.ndarray) -> np.ndarray:
         """Greatest speed towards a wall `room_m` away: braked evenly, and settling where that would end abruptly."""
@@ -102,7 +102,7 @@ class SafetyLimits:
 
 
 def _limit_norm(values: np.ndarray, most: float, name: str, reasons: list[str]) -> np.ndarray:
-    norm = float(np.linalg.norm(values))
+    norm = length(values)
     if norm <= most:
         return values
     reasons.append(f"{name} limited to {most:.3g}")

@@ -16,6 +16,7 @@ from sensor_msgs.msg import Image, JointState
 from deer_policies.errors import ConfigError
 from deer_policies.interfaces import PolicyInfo
 from deer_ros.control.arm import ArmParameters
+from deer_ros.control.camera_fit import CameraFit
 from deer_ros.control.frame_sync import FrameSet, FrameSync
 from deer_ros.control.frozen_view import FrozenView
 from deer_ros.control.rate_meter import RateMeter
@@ -45,10 +46,18 @@ class ReceivedFrame:
 
 @dataclass(frozen=True)
 class FrameSettings:
-    """How far apart the stamps of one frame may lie, and whether lost messages are asked for again."""
+    """What frames are made of.
+
+    Attributes:
+        slop_s: how far apart the stamps of one frame may lie.
+        reliable: whether lost messages are asked for again.
+        static_size, gripper_size: (rows, columns) that the cameras send; (0, 0) is the policy's own size.
+    """
 
     slop_s: float
     reliable: bool
+    static_size: tuple[int, int] = (0, 0)
+    gripper_size: tuple[int, int] = (0, 0)
 
 
 class FrameInput:
@@ -58,9 +67,13 @@ class FrameInput:
 
     Attributes:
         frozen_view_m: a camera is frozen if its pixels stay the same while the tool moves further than this.
+        parts: what makes frames of messages, and observations of frames.
         trouble: what was wrong with the last message that was dropped, in words, until a complete frame comes.
         frames: counts new ones that were complete and could be used.
         dropped: messages and frames that could not, by reason.
+
+    Raises:
+        ConfigError: if a camera's images are smaller than the policy's.
     """
 
     def __init__(
@@ -80,7 +93,11 @@ class FrameInput:
         self._told_s: dict[str, float] = {}
         self._node = node
         self._arm = arm
-        self._parts = FrameParts(arm, info)
+        fits = {
+            STATIC: CameraFit("static", settings.static_size, info.static_shape[:2]),
+            GRIPPER: CameraFit("gripper", settings.gripper_size, info.gripper_shape[:2]),
+        }
+        self.parts = FrameParts(arm, fits)
         self._on_frame = on_frame
         self._sync = FrameSync(CHANNELS, settings.slop_s)
         quality = FRAMES if settings.reliable else qos_profile_sensor_data
@@ -96,7 +113,7 @@ class FrameInput:
 
     def _on_message(self, channel: str, message: Image | JointState) -> None:
         try:
-            stamp, value = self._parts.value(channel, message)
+            stamp, value = self.parts.value(channel, message)
         except ConfigError as error:
             self._drop(f"{TOPICS[channel]}: {error}", f"{TOPICS[channel]} unusable")
             return
@@ -105,7 +122,7 @@ class FrameInput:
             self.trouble = ""
             if not frames.repeated:
                 self.frames.note(time.monotonic())
-            self._on_frame(ReceivedFrame(self._parts.frame(frames.values), frames.received_s))
+            self._on_frame(ReceivedFrame(self.parts.frame(frames.values), frames.received_s))
 
     def _frozen(self, frames: FrameSet) -> bool:
         """Whether a camera shows the same pixels although the arm has moved."""

@@ -226,7 +226,7 @@ class PolicyNode(ManagedNode):
             self._handled_ns = frame.stamp_ns
             goal.queue.awaiting = True
             assert self._last_gripper is not None
-            seen = frame.observation(self._arm, self._last_gripper, goal.instruction)
+            seen = self._frames.parts.observation(frame, self._last_gripper, goal.instruction)
             self._runner.submit(StepRequest(goal, seen, frame.stamp_ns, received.received_s, frame.stamps_ns))
 
     def _deliver(self, request: StepRequest, future: Future[StepResult]) -> None:

@@ -87,6 +87,8 @@ def declare(node: Node) -> PolicyParameters:
         frames=FrameSettings(
             number(node, "image_slop_s", 0.02, 0.0, 1.0, "stamps of one frame may lie this far apart"),
             parameters.flag(node, "reliable_images", False, "ask for lost images again; the cameras must offer it"),
+            parameters.size(node, "camera_static_size", "rows and columns of the static camera's images"),
+            parameters.size(node, "camera_gripper_size", "rows and columns of the gripper camera's images"),
         ),
         arm=parameters.arm(node),
     )

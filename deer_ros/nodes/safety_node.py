@@ -183,7 +183,7 @@ class SafetyNode(ManagedNode):
         """How long the next command counts: in lockstep the control period, else as long as the one before lasted."""
         if self._settings.gate.per_action:
             return 1.0 / self._settings.gate.control_rate_hz
-        return float(np.clip(now_s - self._sent_s, SHORTEST_PERIOD_S, LONGEST_PERIOD_S))
+        return min(LONGEST_PERIOD_S, max(SHORTEST_PERIOD_S, now_s - self._sent_s))
 
     def _on_e_stop(self, message: Bool) -> None:
         if message.data:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from deer_policies.interfaces import ActionChunk, Budget, ExitReport, Policy
+from deer_ros.control.camera_fit import CameraFit
 from deer_ros.conversions import stamp_to_ns
 from deer_ros.recording.images import Wanted, find_images
 from deer_ros.recording.reading import Recording
@@ -138,12 +139,17 @@ def _step(
     where: str,
     found: Comparison,
 ) -> Any:
-    parts = FrameParts(runs.arm, policy.info)
+    shapes = policy.info.static_shape, policy.info.gripper_shape
+    fits = {
+        channel: CameraFit(channel, (image.height, image.width), shape[:2])
+        for channel, image, shape in zip((STATIC, GRIPPER), images, shapes, strict=True)
+    }
+    parts = FrameParts(runs.arm, fits)
     joints = runs.joints[stamp_to_ns(step.shown.joints_stamp)].content
     messages = {STATIC: images[0], GRIPPER: images[1], JOINTS: joints}
     frame = parts.frame({channel: parts.value(channel, messages[channel]) for channel in CHANNELS})
     felt = np.array(step.shown.proprioception, np.float32)
-    seen = frame.observation(runs.arm, float(felt[-1]), goal.instruction)
+    seen = parts.observation(frame, float(felt[-1]), goal.instruction)
     budget = budget_of(step.shown)
     pinned = budget.latency_ms is not None
     if pinned:
