@@ -13,7 +13,7 @@ from deer_ros.lifecycle import ManagedNode
 def test_arguments_that_ros_can_not_read_are_an_error():
     command = [sys.executable, "-m", "deer_ros.nodes.safety_node", "--ros-args", "--params-file", "/there/is/none.yaml"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "none.yaml" in done.stderr
 
 
