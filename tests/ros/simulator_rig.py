@@ -4,6 +4,7 @@ import contextlib
 import threading
 import time
 
+import numpy as np
 import rclpy
 from geometry_msgs.msg import TwistStamped
 from lifecycle_msgs.msg import Transition
@@ -132,6 +133,15 @@ class SimulatorRig:
             self.twist(**twist)
             time.sleep(0.02)
 
+    def speed_on(self, seconds=1.0, **twist):
+        """The tool's median velocity (m/s) and turn about z (rad/s) on a stream of twists, once it is under way."""
+        first = len(self.joints.received) + 6
+        self.stream(seconds, **twist)
+        poses = [self.pose(message) for _, message in self.joints.received[first:]]
+        steps = np.diff([np.append(place, euler[2]) for place, euler in poses], axis=0)
+        steps[:, 3] = (steps[:, 3] + np.pi) % (2 * np.pi) - np.pi
+        return np.median(steps, axis=0) * 30
+
     def moved_after(self, **imperfections):
         """How far (m) a twist of 0.2 m/s for 0.5 s takes the tool in x, and after how long (s) it begins to move."""
         assert self.set(**imperfections) == ""
@@ -142,9 +152,13 @@ class SimulatorRig:
         moves = [message for _, message in self.joints.received[count:] if max(map(abs, message.velocity)) > 0.02]
         return self.tool()[0][0] - start[0], stamp_s(moves[0]) - began_s if moves else None
 
+    def pose(self, message):
+        """Place of the tool and its euler angles by a joint state."""
+        return self.node._settings.arm.geometry.tcp_pose(message.position[:7])
+
     def tool(self):
         """Place of the tool and its euler angles by the newest joint state."""
-        return self.node._settings.arm.geometry.tcp_pose(self.joints.last.position[:7])
+        return self.pose(self.joints.last)
 
     def settle(self):
         """Waits until the arm stands still; then its joints."""
