@@ -59,13 +59,18 @@ def ages(received):
     return [at - stamp_s(message) for at, message in received]
 
 
+def arguments(settings):
+    """Parameters as the command line of a node has them."""
+    values = {name: str(value).lower() if isinstance(value, bool) else value for name, value in settings.items()}
+    return ["--ros-args", *(item for name, value in values.items() for item in ("-p", f"{name}:={value}"))]
+
+
 class SimulatorRig:
     """A running simulator node with the given parameters; `active` False leaves it inactive."""
 
     def __init__(self, active=True, **settings):
-        arguments = [item for name, value in settings.items() for item in ("-p", f"{name}:={yaml(value)}")]
         self.domain_id = free_domain_id()
-        rclpy.init(args=["--ros-args", *arguments], domain_id=self.domain_id)
+        rclpy.init(args=arguments(settings), domain_id=self.domain_id)
         self.node = self.client = None
         try:
             self.node = SimulatorNode()
@@ -164,7 +169,3 @@ class SimulatorRig:
         """Waits until the arm stands still; then its joints."""
         wait(lambda: max(map(abs, self.joints.next()[0][1].velocity)) < 0.01)
         return list(self.joints.last.position)
-
-
-def yaml(value):
-    return str(value).lower() if isinstance(value, bool) else value
