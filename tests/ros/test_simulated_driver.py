@@ -86,7 +86,8 @@ def test_physics_goes_on_where_drawing_is_slow(rig, monkeypatch):
     assert made + lost == pytest.approx(30 * took_s, abs=10)
     assert made > 40
     assert 4 <= drawn <= 15
-    assert skipped == pytest.approx(made - drawn, abs=2)
+    # The counts are read in the middle of a tick, which may make several steps.
+    assert skipped == pytest.approx(made - drawn, abs=8)
 
 
 def test_joint_states_have_names_and_velocities(rig):
