@@ -4,6 +4,7 @@ import contextlib
 import threading
 import time
 
+import numpy as np
 import rclpy
 from geometry_msgs.msg import TwistStamped
 from lifecycle_msgs.msg import Transition
@@ -58,13 +59,18 @@ def ages(received):
     return [at - stamp_s(message) for at, message in received]
 
 
+def arguments(settings):
+    """Parameters as the command line of a node has them."""
+    values = {name: str(value).lower() if isinstance(value, bool) else value for name, value in settings.items()}
+    return ["--ros-args", *(item for name, value in values.items() for item in ("-p", f"{name}:={value}"))]
+
+
 class SimulatorRig:
     """A running simulator node with the given parameters; `active` False leaves it inactive."""
 
     def __init__(self, active=True, **settings):
-        arguments = [item for name, value in settings.items() for item in ("-p", f"{name}:={yaml(value)}")]
         self.domain_id = free_domain_id()
-        rclpy.init(args=["--ros-args", *arguments], domain_id=self.domain_id)
+        rclpy.init(args=arguments(settings), domain_id=self.domain_id)
         self.node = self.client = None
         try:
             self.node = SimulatorNode()
@@ -132,6 +138,15 @@ class SimulatorRig:
             self.twist(**twist)
             time.sleep(0.02)
 
+    def speed_on(self, seconds=1.0, **twist):
+        """The tool's median velocity (m/s) and turn about z (rad/s) on a stream of twists, once it is under way."""
+        first = len(self.joints.received) + 6
+        self.stream(seconds, **twist)
+        poses = [self.pose(message) for _, message in self.joints.received[first:]]
+        steps = np.diff([np.append(place, euler[2]) for place, euler in poses], axis=0)
+        steps[:, 3] = (steps[:, 3] + np.pi) % (2 * np.pi) - np.pi
+        return np.median(steps, axis=0) * 30
+
     def moved_after(self, **imperfections):
         """How far (m) a twist of 0.2 m/s for 0.5 s takes the tool in x, and after how long (s) it begins to move."""
         assert self.set(**imperfections) == ""
@@ -142,15 +157,15 @@ class SimulatorRig:
         moves = [message for _, message in self.joints.received[count:] if max(map(abs, message.velocity)) > 0.02]
         return self.tool()[0][0] - start[0], stamp_s(moves[0]) - began_s if moves else None
 
+    def pose(self, message):
+        """Place of the tool and its euler angles by a joint state."""
+        return self.node._settings.arm.geometry.tcp_pose(message.position[:7])
+
     def tool(self):
         """Place of the tool and its euler angles by the newest joint state."""
-        return self.node._settings.arm.geometry.tcp_pose(self.joints.last.position[:7])
+        return self.pose(self.joints.last)
 
     def settle(self):
         """Waits until the arm stands still; then its joints."""
         wait(lambda: max(map(abs, self.joints.next()[0][1].velocity)) < 0.01)
         return list(self.joints.last.position)
-
-
-def yaml(value):
-    return str(value).lower() if isinstance(value, bool) else value

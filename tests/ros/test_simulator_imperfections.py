@@ -35,8 +35,8 @@ def test_one_from_the_start_is_there(module_rig):
 
 
 def test_without_any_everything_comes_at_once(rig):
-    assert np.median(ages(rig.joints.next(15))) < 0.03
-    assert np.median(ages(rig.static.next(15))) < 0.1
+    assert np.median(ages(rig.joints.next(15))) < 0.1
+    assert np.median(ages(rig.static.next(15))) < 0.2
 
 
 @pytest.mark.parametrize("topics", ["camera", "joint"])
@@ -46,7 +46,7 @@ def test_latency_is_between_stamp_and_arrival(rig, topics):
         topic.next(3)
         late = ages(topic.next(10))
         assert min(late) >= 0.4
-        assert np.median(late) < 0.5
+        assert np.median(late) < 0.4 + 0.3
 
 
 @pytest.mark.parametrize("topics", ["camera", "joint"])

@@ -1,5 +1,6 @@
 """Settings of the simulator node that can't work are refused before anything starts."""
 
+import contextlib
 import sys
 
 import numpy as np
@@ -7,11 +8,28 @@ import pytest
 
 pytest.importorskip("pybullet")
 
+import rclpy
+from rclpy.lifecycle import TransitionCallbackReturn
+from rclpy.parameter import Parameter
+
 from deer_policies.errors import ConfigError
+from deer_ros.bringup import free_domain_id
 from deer_ros.control.imperfections import Imperfections
-from deer_ros.errors import StackError
+from deer_ros.nodes.simulator_node import SimulatorNode
 from deer_ros.nodes.transform_broadcast import quaternion
-from tests.ros.simulator_rig import REAL_TIME, SimulatorRig
+from tests.ros.simulator_rig import REAL_TIME, SimulatorRig, arguments
+
+
+@contextlib.contextmanager
+def simulator(**settings):
+    """The node alone, which nobody talks to."""
+    rclpy.init(args=arguments(settings), domain_id=free_domain_id())
+    try:
+        node = SimulatorNode()
+        yield node
+        node.destroy_node()
+    finally:
+        rclpy.try_shutdown()
 
 
 @pytest.mark.parametrize(
@@ -26,8 +44,8 @@ from tests.ros.simulator_rig import REAL_TIME, SimulatorRig
     ],
 )
 def test_parameters_that_do_not_go_together_are_refused(settings, reason):
-    with pytest.raises(ConfigError, match=reason):
-        SimulatorRig(**settings)
+    with pytest.raises(ConfigError, match=reason), simulator(**settings):
+        pass
 
 
 @pytest.mark.parametrize(
@@ -43,8 +61,8 @@ def test_a_package_that_is_missing_is_named(monkeypatch, capfd, settings, packag
     for name in [name for name in sys.modules if name.partition(".")[0] == package]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(StackError, match="refused transition"):
-        SimulatorRig(**REAL_TIME, **settings)
+    with simulator(**REAL_TIME, **settings) as node:
+        assert node.trigger_configure() is TransitionCallbackReturn.FAILURE
     assert f"needs the ROS 2 package {package}" in capfd.readouterr().err
 
 
@@ -75,9 +93,8 @@ def test_late_commands_move_the_arm_later():
 
 
 def test_lockstep_has_none():
-    rig = SimulatorRig()
-    try:
-        assert "camera_dropout can't be had in lockstep" in rig.set(camera_dropout=0.1)
-        assert rig.node._imperfections == Imperfections()
-    finally:
-        rig.close()
+    with simulator() as node:
+        (result,) = node.set_parameters([Parameter("camera_dropout", value=0.1)])
+        assert "camera_dropout can't be had in lockstep" in result.reason
+        assert node.get_parameter("camera_dropout").value == 0.0
+        assert node._imperfections == Imperfections()
