@@ -162,8 +162,8 @@ class _Peer:
             self._ask(now_s, None)
 
     def deactivate(self) -> None:
-        """Asks the node to become inactive, if it can be asked at all."""
-        if self._change.service_is_ready():
+        """Asks the node to become inactive, if it is active and can be asked at all."""
+        if self.up and self._change.service_is_ready():
             request = ChangeState.Request(transition=Transition(id=Transition.TRANSITION_DEACTIVATE))
             self._change.call_async(request)
 
