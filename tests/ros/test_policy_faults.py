@@ -1,5 +1,6 @@
 """The policy node when cameras freeze, the model freezes or runs out of memory, and what it tells about itself."""
 
+import importlib
 import threading
 import time
 
@@ -53,6 +54,7 @@ class Faulty(ScriptedPolicy):
 
 @pytest.fixture(scope="module")
 def running():
+    importlib.import_module("deer_policies.deer.view_reuse")  # with torch, which a real policy has loaded by then
     made = Rig(policy=Faulty(), settings=("default_max_steps:=100000",))
     made.bring_up()
     made.health, made.reports = [], []
@@ -74,6 +76,8 @@ def rig(running):
     policy.fits, policy.step_time_s = 2, 0.0
     running.client.set_budget(Budget())
     change(running, model_timeout_s=TIMEOUT_S, frozen_view_m=0.03, frame_timeout_s=1.0)
+    rng = np.random.default_rng()
+    running.show(noise(rng, STATIC), noise(rng, GRIPPER))  # what a test before may have left frozen is not any more
     for noted in (policy.seen, running.actions, running.reports, running.health):
         del noted[:]
     return running
@@ -95,6 +99,19 @@ def next_health(rig, shown=True):
     rig.show_until(lambda: rig.health) if shown else wait(lambda: rig.health)
     status = rig.health[0]
     return status, {item.key: item.value for item in status.values}
+
+
+def next_good_health(rig):
+    """The next report without trouble, while good frames come in; a busy machine is late now and then."""
+    found = []
+
+    def good():
+        found[:] = [item for item in list(rig.health) if item.level == DiagnosticStatus.OK]
+        return found
+
+    del rig.health[:]
+    rig.show_until(good)
+    return {item.key: item.value for item in found[0].values}
 
 
 def noise(rng, like):
@@ -120,7 +137,7 @@ def show_moving(rig, frozen, seconds):
 @pytest.mark.parametrize("camera", ["static", "gripper"])
 def test_a_camera_that_is_frozen_while_the_arm_moves_ends_the_actions_and_the_goal(rig, camera):
     goal = rig.client.send("go")
-    show_moving(rig, (), 0.3)
+    show_moving(rig, (), 0.8)
     before = len(rig.actions)
     assert before > 3
     show_moving(rig, (camera,), 1.5)
@@ -139,7 +156,7 @@ def test_a_camera_that_is_frozen_while_the_arm_moves_ends_the_actions_and_the_go
     assert int(values[f"dropped: camera/{camera}/image_raw frozen"]) > 10
     other = rig.client.send("go")
     count = len(rig.actions)
-    show_moving(rig, (), 0.3)
+    show_moving(rig, (), 0.8)
     assert len(rig.actions) > count, "it acts again as soon as the pixels change"
     assert other.cancel()
 
@@ -190,7 +207,7 @@ def test_a_frozen_model_fails_the_goal_and_the_node_recovers_by_itself(rig):
     assert (len(rig.actions), len(rig.policy.seen)) == (count, seen), "the late answer is dropped"
     goal = rig.client.send("go")
     rig.show_until(lambda: len(rig.actions) > count + 2)
-    assert next_health(rig)[0].level == DiagnosticStatus.OK
+    next_good_health(rig)
     assert goal.cancel()
 
 
@@ -213,8 +230,7 @@ def test_a_lack_of_memory_costs_the_deeper_exit_and_not_the_goal(rig):
     count = len(rig.reports)
     rig.show_until(lambda: len(rig.reports) > count + 1)
     assert rig.reports[-1].exit_index == 1
-    status, values = next_health(rig)
-    assert (status.level, values["reduced"]) == (DiagnosticStatus.OK, "no")
+    assert next_good_health(rig)["reduced"] == "no"
     rig.policy.fits = 0
     rig.show_until(lambda: rig.node._goal is None)
     result = goal.result(DEADLINE_S)
@@ -226,8 +242,7 @@ def test_diagnostics_tell_rates_ages_exits_and_memory(rig):
     goal = rig.client.send("go")
     rig.show_until(lambda: len(rig.actions) > 3)
     next_health(rig)
-    status, values = next_health(rig)
-    assert (status.level, status.message) == (DiagnosticStatus.OK, "ok")
+    values = next_good_health(rig)
     assert 5 < float(values["frames rate Hz"]) < 35
     assert float(values["actions rate Hz"]) == pytest.approx(float(values["frames rate Hz"]), abs=3)
     assert float(values["newest frame age s"]) < 0.3
@@ -252,8 +267,7 @@ def test_a_model_slower_than_the_frames_is_told(rig):
     missed = int(values["frames without action in time"]) - before
     assert f"{missed} frames had no action before the next one came" in status.message
     rig.policy.step_time_s = 0.0
-    next_health(rig)
-    assert next_health(rig)[0].level == DiagnosticStatus.OK
+    next_good_health(rig)
     assert goal.cancel()
 
 
@@ -273,8 +287,9 @@ def test_parameters_change_at_run_time(rig):
         assert change(rig, **changed) == ""
         wait(lambda: rig.policy.reuse == [1.5])
         goal = rig.client.send("sing")
-        show_moving(rig, ("static", "gripper"), 0.4)
-        assert (goal.result(DEADLINE_S).outcome, goal.result(DEADLINE_S).steps) == (Outcome.TIMEOUT, 4)
+        show_moving(rig, ("static", "gripper"), 1.5)
+        result = goal.result(DEADLINE_S)
+        assert (result.outcome, result.steps) == (Outcome.TIMEOUT, 4), result.reason
         assert "no usable frame for 0.7 s" in rig.client.send("sing").result(DEADLINE_S).reason
         rig.policy.gate.clear()
         goal = rig.client.send("sing")
