@@ -14,7 +14,7 @@ from deer_policies.errors import BudgetError, SimulatorError
 from deer_policies.interfaces import Budget
 from deer_ros import graph, network
 from deer_ros.endpoints import CLIENT_NAME
-from deer_ros.errors import StackError
+from deer_ros.errors import NoAnswerError, StackError
 from deer_ros.reports import (
     FollowResult,
     Frame,
@@ -29,6 +29,8 @@ from deer_ros.security.enforcing import client_arguments
 
 POLL_S = 0.1
 """How often a waiting call looks whether the stack is still alive."""
+REPEAT_S = 1.5
+"""A request that may be made twice is made again if it is not answered within this time."""
 
 
 class GoalHandle:
@@ -248,7 +250,7 @@ class StackClient:
             peak_memory_gib=budget.peak_memory_gib or 0.0,
             latency_ms=budget.latency_ms or 0.0,
         )
-        response = self._call(self._budget, request, 10.0, "the budget")
+        response = self._call(self._budget, request, 10.0, "the budget", repeat=True)
         if not response.accepted:
             raise BudgetError(response.message)
 
@@ -331,17 +333,27 @@ class StackClient:
         while not done.wait(POLL_S):
             self.check()
             if time.monotonic() > deadline:
-                raise StackError(f"no answer about {what} within {timeout_s:g} s")
+                raise NoAnswerError(f"no answer about {what} within {timeout_s:g} s")
         return future.result()
 
-    def _call(self, client: Any, request: Any, timeout_s: float, what: str) -> Any:
-        self._await_server(client.service_is_ready, 10.0, client.srv_name)
-        return self.wait_for(client.call_async(request), timeout_s, what)
+    def _call(self, client: Any, request: Any, timeout_s: float, what: str, repeat: bool = False) -> Any:
+        """The answer of a service. Under load, ROS 2 loses one now and then: a request that may be made twice without
+        harm is made again after `REPEAT_S`."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            self._await_server(client.service_is_ready, 10.0, client.srv_name)
+            left_s = deadline - time.monotonic()
+            last = not repeat or left_s <= REPEAT_S
+            try:
+                return self.wait_for(client.call_async(request), left_s if last else REPEAT_S, what)
+            except NoAnswerError as error:
+                if last:
+                    raise StackError(f"no answer about {what} within {timeout_s:g} s") from error
 
     def _trigger(self, client: Any, what: str) -> str:
         from std_srvs.srv import Trigger
 
-        response = self._call(client, Trigger.Request(), 5.0, what)
+        response = self._call(client, Trigger.Request(), 5.0, what, repeat=True)
         if not response.success:
             raise StackError(response.message)
         return str(response.message)

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
 PERIOD_S = 0.05
 ANSWER_S = 5.0
-"""A question about a node's state that is not answered within this time is asked again."""
+"""A question that is not answered within this time is followed by one about the node's state; a node that is busy with
+a transition answers none before it is done."""
 LOOK_S = 0.5
 """How often a node that is up is looked at."""
 _NEXT = {
@@ -143,15 +144,18 @@ class _Peer:
         self._node = node
         self._timeout_s = timeout_s
         self._get: Any = node.create_client(GetState, f"{name}/get_state")
-        self._change: Any = node.create_client(ChangeState, f"{name}/change_state")
+        self._changer: Any = node.create_client(ChangeState, f"{name}/change_state")
         self._future: Any = None
         self._transition: int | None = None
+        self._changing: tuple[int, float] | None = None
         self._asked_s = self._since_s = time.monotonic()
         self._known: set[bytes] = set()
 
     def tick(self, now_s: float) -> None:
         """Asks the next question or takes the answer to the last one."""
-        if self._future is not None:
+        if self._changing is not None and now_s - self._changing[1] > self._timeout_s:
+            self.failure = f"node {self.name} did not {_NAMES[self._changing[0]]} within {self._timeout_s:g} s"
+        elif self._future is not None:
             self._await(now_s)
         elif self.up and now_s - self._asked_s < LOOK_S:
             return
@@ -163,30 +167,29 @@ class _Peer:
 
     def deactivate(self) -> None:
         """Asks the node to become inactive, if it is active and can be asked at all."""
-        if self.up and self._change.service_is_ready():
+        if self.up and self._changer.service_is_ready():
             request = ChangeState.Request(transition=Transition(id=Transition.TRANSITION_DEACTIVATE))
-            self._change.call_async(request)
+            self._changer.call_async(request)
 
     def close(self) -> None:
         """Gives back the clients."""
         self._node.destroy_client(self._get)
-        self._node.destroy_client(self._change)
+        self._node.destroy_client(self._changer)
 
     def _ask(self, now_s: float, transition: int | None) -> None:
         self._asked_s, self._transition = now_s, transition
         if transition is None:
             self._future = self._get.call_async(GetState.Request())
         else:
-            self._future = self._change.call_async(ChangeState.Request(transition=Transition(id=transition)))
+            self._future = self._changer.call_async(ChangeState.Request(transition=Transition(id=transition)))
 
     def _await(self, now_s: float) -> None:
+        """Takes the answer. One that does not come is no verdict: under load, ROS 2 loses answers of services."""
         if not self._future.done():
-            limit_s = ANSWER_S if self._transition is None else self._timeout_s
-            if now_s - self._asked_s > limit_s:
+            if now_s - self._asked_s > ANSWER_S:
                 self._future.cancel()
                 self._future = None
-                if self._transition is not None:
-                    self.failure = f"node {self.name} did not {_NAMES[self._transition]} within {limit_s:g} s"
+                self._ask(now_s, None)
             return
         answer, self._future = self._future.result(), None
         if self._transition is None:
@@ -205,8 +208,15 @@ class _Peer:
             return
         if state == State.PRIMARY_STATE_ACTIVE:
             self.up, self._known = True, self._known | endpoints
+            self._changing = None
         elif state in _NEXT:
-            self._ask(now_s, _NEXT[state])
+            self._change(now_s, _NEXT[state])
+
+    def _change(self, now_s: float, transition: int) -> None:
+        """Asks for a transition, again if nothing came of the last time."""
+        if self._changing is None or self._changing[0] != transition:
+            self._changing = (transition, now_s)
+        self._ask(now_s, transition)
 
     def _endpoints(self) -> set[bytes]:
         """What tells one process of that name from the next."""

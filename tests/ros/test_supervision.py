@@ -9,9 +9,10 @@ import rclpy
 from deer_msgs.msg import SafetyState
 from lifecycle_msgs.msg import Transition
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.task import Future
 
 from deer_policies.errors import ConfigError
-from deer_ros import graph
+from deer_ros import graph, supervision
 from deer_ros.bringup import free_domain_id
 from deer_ros.client import StackClient
 from deer_ros.lifecycle import ManagedNode
@@ -23,9 +24,9 @@ from tests.ros.policy_rig import wait
 class Member(ManagedNode):
     """Notes what happens to it; configuring may fail. Named 'safety', it can speak as the safety node does."""
 
-    def __init__(self, name, context, story, bad=False):
+    def __init__(self, name, context, story, bad=False, slow_s=0.0):
         super().__init__(name, context=context)
-        self.story, self.bad = story, bad
+        self.story, self.bad, self.slow_s = story, bad, slow_s
         self.voice = self.create_publisher(SafetyState, graph.SAFETY_STATE, LATCHED)
         self.create_timer(0.05, self.speak)
         self.speaks = name == "safety"
@@ -35,6 +36,7 @@ class Member(ManagedNode):
             self.voice.publish(SafetyState())
 
     def set_up(self):
+        time.sleep(self.slow_s)
         if self.bad:
             raise ConfigError("it can't be configured")
         self.story.append(f"{self.get_name()} configured")
@@ -130,6 +132,32 @@ def test_a_node_that_never_comes_is_named(troop):
     troop.supervise("safety", "policy", timeout_s=1.0)
     wait(lambda: troop.failures)
     assert "policy did not come up within 1 s" in troop.failures[0][0]
+
+
+def test_an_answer_that_got_lost_is_made_up_for(troop, monkeypatch):
+    """Under load, ROS 2 loses answers of services; here the one to the first transition never comes."""
+    monkeypatch.setattr(supervision, "ANSWER_S", 0.3)
+    troop.start("safety")
+    ask, asked = supervision._Peer._ask, []
+
+    def lose_first(peer, now_s, transition):
+        ask(peer, now_s, transition)
+        if transition is not None:
+            asked.append(transition)
+            if len(asked) == 1:
+                peer._future = Future()
+
+    monkeypatch.setattr(supervision._Peer, "_ask", lose_first)
+    troop.supervise("safety")
+    wait(lambda: troop.ups)
+    assert troop.story == ["safety configured", "safety active"]
+
+
+def test_a_transition_that_takes_for_ever_is_a_failure(troop):
+    troop.start("safety", slow_s=3.0)
+    troop.supervise("safety", timeout_s=0.8)
+    wait(lambda: troop.failures)
+    assert troop.failures == [("node safety did not configure within 0.8 s", "safety")]
 
 
 def test_a_silent_safety_node_ends_everything(troop):
