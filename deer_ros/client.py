@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import queue
 import threading
 import time
 import uuid
@@ -15,10 +14,10 @@ from deer_policies.interfaces import Budget
 from deer_ros import graph, network
 from deer_ros.endpoints import CLIENT_NAME
 from deer_ros.errors import NoAnswerError, StackError
+from deer_ros.goal_handle import POLL_S, GoalHandle
 from deer_ros.reports import (
     FollowResult,
     Frame,
-    Outcome,
     SafetyReport,
     SimulatorInfo,
     StepAction,
@@ -27,60 +26,8 @@ from deer_ros.reports import (
 )
 from deer_ros.security.enforcing import client_arguments
 
-POLL_S = 0.1
-"""How often a waiting call looks whether the stack is still alive."""
 REPEAT_S = 1.5
 """A request that may be made twice is made again if it is not answered within this time."""
-
-
-class GoalHandle:
-    """An instruction on its way; `result` waits for its end and `cancel` stops it at once."""
-
-    def __init__(self, client: StackClient, handle: Any, on_feedback: Callable[[StepFeedback], None] | None) -> None:
-        self._client = client
-        self._handle = handle
-        self._on_feedback = on_feedback
-        self.feedback: queue.SimpleQueue[StepFeedback] = queue.SimpleQueue()
-        self._result = handle.get_result_async() if handle.accepted else None
-
-    @property
-    def goal_id(self) -> bytes:
-        """The goal's UUID, as in `PolicyAction.goal_id`."""
-        return bytes(self._handle.goal_id.uuid)
-
-    def cancel(self, timeout_s: float = 5.0) -> bool:
-        """Asks for the end of motion; returns once that is acknowledged. False if the goal had ended already."""
-        if self._result is None:
-            return False
-        response = self._client.wait_for(self._handle.cancel_goal_async(), timeout_s, "the cancellation")
-        return len(response.goals_canceling) > 0
-
-    def result(self, timeout_s: float | None = None) -> FollowResult:
-        """Waits for the end, calling `on_feedback` in this thread each time the policy was asked.
-
-        Raises:
-            StackError: if the policy node is gone or the time is up.
-        """
-        if self._result is None:
-            return FollowResult(Outcome.REJECTED, "the policy node takes no goals now: it is not active", 0)
-        deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        while not self._result.done():
-            self._client.check()
-            if deadline is not None and time.monotonic() > deadline:
-                raise StackError(f"the instruction did not end within {timeout_s:g} s; cancel it or allow more time")
-            self._pass_on(POLL_S)
-        while not self.feedback.empty():
-            self._pass_on(0.0)
-        message = self._result.result().result
-        return FollowResult(Outcome(message.outcome), message.reason, int(message.steps))
-
-    def _pass_on(self, timeout_s: float) -> None:
-        try:
-            feedback = self.feedback.get(timeout=timeout_s) if timeout_s > 0.0 else self.feedback.get_nowait()
-        except queue.Empty:
-            return
-        if self._on_feedback is not None:
-            self._on_feedback(feedback)
 
 
 class StackClient:
