@@ -49,6 +49,11 @@ class ActionQueue:
         """
         return not self.awaiting or self._horizon == 1
 
+    @property
+    def expects(self) -> bool:
+        """Whether the next frame, if it comes in time, will be shown to the policy."""
+        return not self._left and self.asks
+
     def next(self, stamp_s: float) -> QueuedAction | None:
         """The action that answers the new frame of that stamp; None if nothing is left."""
         if self._stamp_s is not None and not 0.0 <= stamp_s - self._stamp_s <= self._longest_gap_s:

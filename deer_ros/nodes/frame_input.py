@@ -36,7 +36,8 @@ class RobotFrame:
     Attributes:
         stamp_ns: of the static image, exact.
         stamp_s: the same in seconds.
-        rgb_static, rgb_gripper: (rows, columns, 3) uint8, of the sizes that the cameras send.
+        rgb_static, rgb_gripper: (rows, columns, 3) uint8, as the cameras send them or in the policy's size already:
+            see `FrameInput.views`.
         joints_rad: (7,) arm joints.
         opening_m: of the gripper.
         received_s: when the oldest part came in, of the monotonic clock.
@@ -72,6 +73,9 @@ class FrameSettings:
 class FrameInput:
     """Subscribes to cameras and joint states, calls `on_frame` for each complete frame, and drops what can't be used.
 
+    `expects` tells whether the policy will be shown the frame that comes next: then its images are brought to the
+    policy's size as they come, while the rest of the frame is on its way.
+
     `trouble` tells in words what was wrong with the last message that was dropped, until a complete frame comes.
 
     Raises:
@@ -85,6 +89,7 @@ class FrameInput:
         arm: ArmParameters,
         settings: FrameSettings,
         on_frame: Callable[[RobotFrame], None],
+        expects: Callable[[], bool],
     ) -> None:
         self.trouble = ""
         self.frames = 0
@@ -92,9 +97,12 @@ class FrameInput:
         self._node = node
         self._arm = arm
         self._on_frame = on_frame
+        self._expects = expects
         self._sync = FrameSync(("static", "gripper", "joints"), settings.slop_s)
         self._static = CameraFit("static", settings.static_size, info.static_shape[:2])
         self._gripper = CameraFit("gripper", settings.gripper_size, info.gripper_shape[:2])
+        for fit in (self._static, self._gripper):
+            fit(np.zeros((*fit.camera, 3), np.uint8))  # the first time is slow
         static = partial(self._on_image, "static", graph.STATIC_IMAGE, self._static)
         gripper = partial(self._on_image, "gripper", graph.GRIPPER_IMAGE, self._gripper)
         quality = FRAMES if settings.reliable else qos_profile_sensor_data
@@ -106,7 +114,9 @@ class FrameInput:
 
     def views(self, frame: RobotFrame) -> tuple[np.ndarray, np.ndarray]:
         """The static and the gripper camera's image in the policy's sizes, for the frames that the policy is shown."""
-        return self._static(frame.rgb_static), self._gripper(frame.rgb_gripper)
+        views = ((self._static, frame.rgb_static), (self._gripper, frame.rgb_gripper))
+        static, gripper = (image if image.shape[:2] == fit.policy else fit(image) for fit, image in views)
+        return static, gripper
 
     def close(self) -> None:
         """Ends the subscriptions."""
@@ -115,7 +125,8 @@ class FrameInput:
 
     def _on_image(self, channel: str, topic: str, fit: CameraFit, message: Image) -> None:
         try:
-            image = fit.checked(image_to_rgb(message))
+            image = image_to_rgb(message)
+            image = fit(image) if self._expects() else fit.checked(image)
         except ConfigError as error:
             self._drop(f"{topic}: {error}")
         else:

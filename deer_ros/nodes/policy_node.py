@@ -158,7 +158,9 @@ class PolicyNode(ManagedNode):
         done = self.create_subscription(SubtaskDone, graph.SUBTASK_DONE, self._on_done, COMMANDS)
         safety = self.create_subscription(SafetyState, graph.SAFETY_STATE, self._on_safety, LATCHED)
         words = self.create_subscription(String, graph.INSTRUCTION, self._on_instruction, 10)
-        self._frames = FrameInput(self, self._runner.info, self._arm, self._frame_settings, self._on_frame)
+        self._frames = FrameInput(
+            self, self._runner.info, self._arm, self._frame_settings, self._on_frame, self._expects
+        )
         self._releases += [partial(self.destroy_subscription, item) for item in (done, safety, words)]
         self._releases.append(self._frames.close)
 
@@ -242,6 +244,9 @@ class PolicyNode(ManagedNode):
             self._runner.submit(StepRequest(goal, self._observation(goal, frame), frame.stamp_ns, frame.received_s))
         else:
             self._skipped += 1
+
+    def _expects(self) -> bool:
+        return self._goal is not None and self._goal.queue.expects
 
     def _observation(self, goal: Goal, frame: RobotFrame) -> Observation:
         """CALVIN's robot_obs from the joints: pose by forward kinematics, opening, joints, last gripper action."""

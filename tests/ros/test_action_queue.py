@@ -33,6 +33,14 @@ def test_each_frame_gets_the_next_action_and_then_the_policy_is_asked(queue):
     assert queue.asks
 
 
+def test_a_frame_is_expected_to_be_shown_when_nothing_is_left_and_nothing_under_way(queue):
+    assert not queue.expects
+    queue.fill(chunk(0.1, 0.2), 10.0)
+    assert not queue.expects
+    queue.next(10.0 + PERIOD_S)
+    assert queue.expects
+
+
 def test_frames_that_come_while_a_chunk_is_on_its_way_wait_for_it(queue):
     assert queue.next(10.0 + PERIOD_S) is None
     assert not queue.asks

@@ -25,16 +25,26 @@ def make_rig():
         rig.close()
 
 
-def test_the_policy_is_shown_the_middle_scaled_down(make_rig):
+@pytest.mark.parametrize("early", [True, False])
+def test_the_policy_is_shown_the_middle_scaled_down(make_rig, early):
+    """Scaled when it comes in, or when the frame turns out to be shown though nobody expected that."""
     rig = make_rig("camera_static_size:=[12, 16]")
     rig.bring_up()
+    expects, answers = rig.node._frames._expects, []
+
+    def expect():
+        answers.append(expects())
+        return answers[-1] and early
+
+    rig.node._frames._expects = expect
     sent = np.zeros((12, 16, 3), np.uint8)
     sent[:, :2] = sent[:, 14:] = 255
-    sent[0::2, 2:14], sent[1::2, 2:14] = 10, 20
+    sent[:, 2:14] = 15
     assert rig.follow(static=sent).outcome is Outcome.TIMEOUT
     for observation, _ in rig.policy.seen:
         np.testing.assert_array_equal(observation.rgb_static, np.full((6, 6, 3), 15, np.uint8))
         np.testing.assert_array_equal(observation.rgb_gripper, GRIPPER)
+    assert any(answers)
 
 
 def test_any_other_size_is_dropped_with_the_reason(make_rig):
