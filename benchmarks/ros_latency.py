@@ -54,6 +54,11 @@ def parsed(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--sizes", nargs="+", type=size, default=[None, (480, 640)], help="own, or ROWSxCOLUMNS")
     parser.add_argument("--compare-seconds", type=float, default=10.0, help="of a variant and round; 0: no comparison")
     parser.add_argument("--seed", type=int, default=5, help="of the episode that the cameras play")
+    parser.add_argument(
+        "--real-time",
+        action="store_true",
+        help="run everything with SCHED_RR, which needs the right to: on a busy machine",
+    )
     parser.add_argument("--out", type=Path, default=Path("runs/latency"), help="folder of latency.json")
     parser.add_argument(
         "--results", type=Path, default=Path("docs/results.md"), help="document to write the section into"
@@ -109,6 +114,7 @@ class Measurements:
             "command": command,
             "commit": commit(),
             "cores": os.cpu_count(),
+            "scheduling": "SCHED_RR" if arguments.real_time else "ordinary scheduling",
             "finished": None,
             "compare seconds": arguments.compare_seconds,
             "rounds": ROUNDS,
@@ -149,6 +155,8 @@ class Measurements:
 def main() -> int:
     """Measures, prints the tables and writes them down."""
     arguments = parsed(sys.argv[1:])
+    if arguments.real_time:
+        os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
     setups = [session.Setup(policy, size) for size in arguments.sizes for policy in arguments.policies]
     measurements = Measurements(arguments, f"python {shlex.join(sys.argv)}")
     interrupted = False

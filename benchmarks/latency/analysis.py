@@ -10,7 +10,7 @@ import numpy as np
 PARTS = ("transport", "wait", "model", "hand-over", "safety", "delivery")
 """From the stamp to the complete frame in the policy node; to the model's beginning; to its end; to the action in the
 safety node; to its command; to that in the driver. A frame that a chunk answers has no wait and no model."""
-TOTAL, OVERHEAD = "stamp to command", "without model"
+TOTAL, OVERHEAD, MODEL = "stamp to command", "without model", "model when asked"
 PERCENTILES = (50.0, 99.0, 99.9, 100.0)
 
 
@@ -75,15 +75,17 @@ def percentiles(values: np.ndarray) -> dict[str, float]:
 def summary(found: Steps, period_s: float) -> dict[str, object]:
     """What is written down of a run: percentiles in ms of each part and of the whole, frames, missed and late ones."""
     late = found.total_ms[found.answered] > period_s * 1e3
-    chunk = found.answered & ~found.asked
+    chunk, asked = found.answered & ~found.asked, found.answered & found.asked
+    ms = {name: percentiles(values) for name, values in found.columns().items()}
+    ms[MODEL] = percentiles(found.parts_ms[asked, PARTS.index("model")])
     return {
         "frames": len(found.asked),
         "asked": int(found.asked.sum()),
         "missed": int((~found.answered).sum()),
         "never complete": int(np.isnan(found.parts_ms[:, 0]).sum()),
         "later than a period": int(late.sum()),
-        "ms": {name: percentiles(values) for name, values in found.columns().items()},
-        "asked ms": percentiles(found.total_ms[found.answered & found.asked]),
+        "ms": ms,
+        "asked ms": percentiles(found.total_ms[asked]),
         "from chunk ms": percentiles(found.total_ms[chunk]),
     }
 

@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from latency.analysis import OVERHEAD, PARTS, TOTAL
+from latency.analysis import MODEL, OVERHEAD, PARTS, TOTAL
 
 PROCESSES = ("driver", "policy", "safety", "everything")
 Run = Mapping[str, Any]
@@ -50,27 +50,22 @@ def load_table(runs: Sequence[Run]) -> str:
 
 def comparison_table(compared: Mapping[str, Mapping[str, Run]]) -> str:
     """Each variant against the first of its group."""
-    rows = ["| | stamp to command p50 | p99 | transport p50 | model p50 | missed |", "|---|---|---|---|---|---|"]
+    columns = {f"{name} {quantile}": (name, quantile) for name in (TOTAL, "transport") for quantile in ("p50", "p99")}
+    columns |= {"model p50": (MODEL, "p50"), "model p99": (MODEL, "p99")}
+    rows = [f"| | {' | '.join(columns)} | missed |", "|---" * (len(columns) + 2) + "|"]
     for group, variants in compared.items():
         first = next(iter(variants.values()))
         for name, run in variants.items():
-            cells = [
-                _against(run, first, TOTAL, "p50"),
-                _against(run, first, TOTAL, "p99"),
-                _against(run, first, "transport", "p50"),
-                _against(run, first, "model", "p50"),
-            ]
+            cells = [_against(run, first, *column) for column in columns.values()]
             rows.append(f"| {group}: {name} | {' | '.join(cells)} | {run['missed']} of {run['frames']} |")
     return "\n".join(rows)
 
 
 def _against(run: Run, first: Run, name: str, quantile: str) -> str:
-    value, of = run["ms"][name].get(quantile), first["ms"][name].get(quantile)
+    value, of = (made["ms"][name].get(quantile) for made in (run, first))
     if value is None:
         return "none"
-    if run is first or not of:
-        return f"{value:.1f} ms"
-    return f"{value / of:.2f}"
+    return f"{value:.1f} ms" if run is first or not of else f"{value / of:.2f}"
 
 
 def section(runs: Sequence[Run], compared: Mapping[str, Mapping[str, Run]], about: Mapping[str, Any]) -> str:
@@ -86,12 +81,13 @@ def section(runs: Sequence[Run], compared: Mapping[str, Mapping[str, Run]], abou
 
 _ABOUT = """
 Three processes as on a robot: a driver (two cameras and joint states at 30 Hz, twists back), the policy node and the
-safety node with the arm's parameters, on {cores} cores; code at commit {commit}. The driver plays frames of an expert's
-episode and has `deer_ros/config/fastdds.xml`. `none` is a policy that answers every frame at once. `deer-nano` is shown
-every third frame; the two after it are answered by its chunk, without wait and model. Times in ms, from the stamp of a
-frame to its twist in the driver; each percentile is of its own column, and "{overhead}" leaves the model out frame by
-frame. A bare timer at 30 Hz was late by {alone[p50]:.2f} ms (p50) and {alone[p99]:.2f} ms (p99) before the nodes ran,
-and as the second table says while they ran."""
+safety node with the arm's parameters, on {cores} cores with {scheduling}; code at commit {commit}. The driver plays
+frames of an expert's episode and has `deer_ros/config/fastdds.xml`. `none` is a policy that answers every frame at
+once. `deer-nano` is shown every third frame; the two after it are answered by its chunk, without wait and model, and
+those that come while it is still busy are missed. Times in ms, from the stamp of a frame to its twist in the driver;
+each percentile is of its own column, and "{overhead}" leaves the model out frame by frame. A bare timer at 30 Hz was
+late by {alone[p50]:.2f} ms (p50) and {alone[p99]:.2f} ms (p99) before the nodes ran, and as the second table says while
+they ran."""
 
 _COMPARED = """
 Variants in turns, {seconds:g} s each, {rounds} rounds; the first of each group in ms, the others as ratios to it. Where

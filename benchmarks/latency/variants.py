@@ -11,7 +11,7 @@ GROUPS: dict[str, dict[str, Setup]] = {
         "as it is": Setup(size=LARGE),
         "Fast DDS without the profile": Setup(size=LARGE, profile=False),
         "UDP alone": Setup(size=LARGE, profile=False, environment={"FASTDDS_BUILTIN_TRANSPORTS": "UDPv4"}),
-        "images assigned as bytes": Setup(size=LARGE, environment={ELEMENT_WISE: "1"}),
+        "images assigned as lists": Setup(size=LARGE, environment={ELEMENT_WISE: "1"}),
     },
     "200 x 200, no model": {
         "as it is": Setup(),

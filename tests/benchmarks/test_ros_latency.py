@@ -55,6 +55,8 @@ def test_a_frame_that_a_chunk_answers_has_no_wait_and_no_model():
     told = analysis.summary(steps, 1 / 30)
     assert (told["frames"], told["asked"], told["missed"]) == (10, 4, 0)
     assert told["asked ms"]["p50"] == pytest.approx(16.75)
+    assert told["ms"]["model"]["p50"] == 0.0
+    assert told["ms"][analysis.MODEL]["p50"] == pytest.approx(10.0)
     assert told["from chunk ms"]["p50"] == pytest.approx(5.75)
 
 
@@ -116,8 +118,8 @@ def test_tables_tell_ratios_and_losses():
     slow["ms"] = {name: {key: 2 * value for key, value in of.items()} for name, of in slow["ms"].items()}
     slow["missed"] = 7
     lines = report.comparison_table({"small": {"as it is": fast, "slow": slow}}).splitlines()
-    assert lines[2] == "| small: as it is | 16.8 ms | 16.8 ms | 2.0 ms | 10.0 ms | 0 of 10 |"
-    assert lines[3] == "| small: slow | 2.00 | 2.00 | 2.00 | 2.00 | 7 of 10 |"
+    assert lines[2] == "| small: as it is | 16.8 ms | 16.8 ms | 2.0 ms | 2.0 ms | 10.0 ms | 10.0 ms | 0 of 10 |"
+    assert lines[3] == "| small: slow | 2.00 | 2.00 | 2.00 | 2.00 | 2.00 | 2.00 | 7 of 10 |"
 
 
 def test_the_whole_runs_and_writes_its_section(tmp_path, monkeypatch, capsys):

@@ -10,7 +10,9 @@ from deer_policies.interfaces import Budget
 from deer_ros.cli.demo.progress import Progress
 from deer_ros.cli.demo.record import SubtaskRecord
 from deer_ros.cli.demo.recorder import Recorder
-from deer_ros.client import FollowResult, GoalHandle, Outcome, StackClient, StepFeedback
+from deer_ros.client import StackClient
+from deer_ros.goal_handle import GoalHandle
+from deer_ros.reports import FollowResult, Outcome, StepFeedback
 from deer_sim.chains import Subtask
 
 CHANGE_SUBTASK, CHANGE_STEP = 2, 15
