@@ -35,6 +35,11 @@ class Twist:
                 )
             object.__setattr__(self, name, values)
 
+    @property
+    def still(self) -> bool:
+        """Whether it is standstill."""
+        return not (self.linear.any() or self.angular.any())
+
     @classmethod
     def zero(cls) -> Twist:
         """Standstill."""

@@ -43,7 +43,7 @@ class CommandShaper:
     @property
     def still(self) -> bool:
         """Whether standstill was commanded last."""
-        return not (self._linear.velocity.any() or self._angular.velocity.any())
+        return self.twist.still
 
     def seed(self, measured: Twist) -> None:
         """Begins from the motion that the arm has, which may be more than the limits allow for a command."""

@@ -115,9 +115,11 @@ class SafetyGate:
             return
         if stale := self.watchdog.stale(now_s):
             self.watchdog.refuse(stale)
-        else:
-            self._accept(target, gripper_m, now_s)
-            self.watchdog.command(now_s, "; ".join(self.limits.limit_target(target, self._position_m)[1]))
+            return
+        passed = self.watchdog.passes
+        self.watchdog.command(now_s, self._limiting(target))
+        if self.watchdog.passes:
+            self._accept(target, gripper_m, now_s, passed)
 
     def operate(self, linear: np.ndarray, angular: np.ndarray, now_s: float) -> None:
         """Judges an operator's command, m/s (3,) and rad/s (3,) in base axes, if the operator has the arm."""
@@ -129,9 +131,10 @@ class SafetyGate:
                 raise ConfigError(stale)
         except ConfigError as error:
             self.watchdog.refuse(str(error))
-        else:
-            self._accept(target, self._gripper_m, now_s)
-            self.watchdog.operate(now_s, "; ".join(self.limits.limit_target(target, self._position_m)[1]))
+            return
+        passed = self.watchdog.passes
+        self.watchdog.operate(now_s, self._limiting(target))
+        self._accept(target, self._gripper_m, now_s, passed)
 
     def operate_gripper(self, opening_m: float, now_s: float) -> None:
         """An operator's opening of the gripper, in m; nothing unless the operator has the arm or it is no opening."""
@@ -150,8 +153,12 @@ class SafetyGate:
         self._held_since_s = None
         kept_s = HELD_PERIODS / self._settings.control_rate_hz
         fresh = self._settings.per_action or now_s - self._target_at_s <= kept_s
+        position_m = self._position_now(now_s)
+        if fresh and self._target.still:
+            # Whoever asks for standstill wants it now: the end of a goal, a cancellation.
+            return Command(self._shaper.brake(position_m, period_s), self._gripper_m)
         target = self._target if fresh else Twist.zero()
-        twist, _ = self._shaper.towards(target, self._position_now(now_s), period_s)
+        twist, _ = self._shaper.towards(target, position_m, period_s)
         return Command(twist, self._gripper_m)
 
     def stop(self, reason: str, now_s: float) -> Command:
@@ -174,9 +181,13 @@ class SafetyGate:
             return None
         return Command(self._shaper.brake(self._position_now(now_s), period_s), self._gripper_m)
 
-    def _accept(self, target: Twist, gripper_m: float | None, now_s: float) -> None:
-        """From standstill, motion begins with what the arm really does."""
-        if self._shaper.still and not self.watchdog.passes:
+    def _limiting(self, target: Twist) -> str:
+        """What of the target is not allowed, in words."""
+        return "; ".join(self.limits.limit_target(target, self._position_m)[1])
+
+    def _accept(self, target: Twist, gripper_m: float | None, now_s: float, passed: bool) -> None:
+        """From standstill, motion begins with what the arm really does; `passed`: whether commands passed before."""
+        if self._shaper.still and not passed:
             self._shaper.seed(self._measured)
         self._target, self._target_at_s = target, now_s
         if gripper_m is not None:

@@ -50,6 +50,7 @@ class FaultBench:
         driver = {"simulator": {"mode": "real_time", "clock": "system", "seed": seed, "command_timeout_s": 0.1}}
         simulation = graph.CONFIG_FOLDER / "simulation.yaml"
         self.driver = NodeProcesses(simulation, driver, self.stack.environment, logs)
+        self._seed = seed
         self._geometry = ArmGeometry()
         self._positions: list[tuple[float, ...]] = []
         self._commands: list[tuple[float, float]] = []
@@ -92,11 +93,22 @@ class FaultBench:
         self.driver.start(graph.NodeDescription("simulator", managed=True))
 
     def bring_up_driver(self) -> None:
-        """Makes the simulator active."""
-        from lifecycle_msgs.msg import Transition
+        """Makes the simulator active. Raises StackError if it can't be."""
+        from deer_ros.supervision import SupervisionSettings, Supervisor
 
-        for transition in (Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE):
-            self.client.change_state("simulator", transition, BRINGUP_S)
+        failures: list[str] = []
+        settings = SupervisionSettings(("simulator",), BRINGUP_S)
+        supervisor = Supervisor(self.client.node, settings, lambda: None, lambda why, _: failures.append(why))
+        try:
+            self.until(lambda: supervisor.up or bool(failures), BRINGUP_S, "the simulator")
+        finally:
+            supervisor.close()
+        if failures:
+            raise StackError(failures[0])
+
+    def reset(self) -> None:
+        """Brings the arm and the table back to where they began, so that no trial begins where the last one ended."""
+        self.client.reset(self._seed)
 
     def set_driver(self, **values: Any) -> None:
         """Changes parameters of the simulator while it runs. Raises StackError if they are refused."""

@@ -15,7 +15,7 @@ from deer_policies.errors import ConfigError
 from deer_ros import graph
 from deer_ros.errors import StackError
 from deer_ros.faults.bench import FaultBench
-from deer_ros.faults.catalogue import FAULTS, Fault, limit_s
+from deer_ros.faults.catalogue import FAULTS, Fault, noticed_s
 
 STEADY_TIMEOUT_S = 30.0
 """If the tool does not move without a pause for a second in this time, the machine is too busy for a campaign."""
@@ -32,7 +32,8 @@ class Trial:
 
     Attributes:
         fault: its name.
-        limit_s: within which it is noticed at the latest; None where the arm need not hold.
+        limit_s: after which it is noticed at the latest; None where the arm need not hold.
+        told_s: from the fault until the safety node said that it lets nothing pass; None if it did not.
         held_after_s: from the fault to the arm's standstill; None if it never stood.
         command_s: from the fault to the last command that was not standstill.
         travel_m, peak_m_s: the tool's way and greatest speed after the fault; before_m_s its speed before.
@@ -44,6 +45,7 @@ class Trial:
 
     fault: str
     limit_s: float | None
+    told_s: float | None = None
     held_after_s: float | None = None
     command_s: float | None = None
     travel_m: float | None = None
@@ -115,10 +117,11 @@ class Campaign:
     def _tried(self, bench: FaultBench, fault: Fault) -> Trial:
         limits = limits_in_force()
         try:
+            bench.reset()
             bench.move()
             bench.until(bench.steady, STEADY_TIMEOUT_S, "a second of steady motion")
         except StackError as error:
-            return Trial(fault.name, limit_s(fault.limit, limits), failure=f"before the fault: {error}")
+            return Trial(fault.name, noticed_s(fault, limits), failure=f"before the fault: {error}")
         time.sleep(0.1 * self._random.random())
         before = max((exit_index for _, exit_index in bench.reports[-30:]), default=-1)
         fault_s = time.monotonic()
@@ -126,13 +129,15 @@ class Campaign:
         time.sleep(WATCHED_S)
         until_s = time.monotonic()
         held = bench.record().held(fault_s, until_s)
+        told = [heard_s for heard_s, name, _ in bench.states if heard_s > fault_s and name != "ARMED"]
         state = ": ".join(bench.states[-1][1:]) if bench.states else ""
         after = max((index for heard_s, index in bench.reports if heard_s > fault_s + 0.5), default=-1)
         cleared_s = time.monotonic()
         recovered, failure = self._recovered(bench, fault)
         return Trial(
             fault=fault.name,
-            limit_s=limit_s(fault.limit, limits),
+            limit_s=noticed_s(fault, limits),
+            told_s=told[0] - fault_s if told else None,
             held_after_s=held.command_s if fault.no_arm else held.after_s,
             command_s=held.command_s,
             travel_m=None if fault.no_arm else held.travel_m,

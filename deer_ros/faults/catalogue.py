@@ -12,13 +12,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from deer_ros.faults.bench import FaultBench
-from deer_ros.faults.circling_policy import SPEED_M_S
+from deer_ros.faults.motion_record import MOVING_M_S as SLOWEST_M_S
 
 AT_ONCE = "at once"
 COMMAND, JOINT, IMAGE, DRIVER = "command_timeout_s", "joint_timeout_s", "image_timeout_s", "driver's own timeout"
 UNCHANGED_VIEW = "frozen_view_m"
 RUNS_ON = "the arm goes on"
 FLOOD_HZ = 1000.0
+PERIOD_S = 1 / 30
+"""Until the next message of a driver or the policy would have come."""
+ASKED_S = 3 * PERIOD_S
+"""Until deer-nano is asked again, whose chunks have three actions, or has answered the last good frame."""
 
 
 @dataclass(frozen=True)
@@ -28,9 +32,10 @@ class Fault:
     Attributes:
         name: for the command line.
         what: for the table.
-        limit: what says that something is wrong: a timeout by the name of its parameter, AT_ONCE, or RUNS_ON if the arm
-            need not hold.
+        limit: what tells it: a timeout by the name of its parameter, AT_ONCE, the way that the tool may make with an
+            unchanged view, or RUNS_ON if the arm need not hold.
         inject: makes it happen; returns when it has.
+        delay_s: until the first thing is wrong, at most: what came just before was right.
         clear: undoes it; motion is asked for anew after that.
         ends_everything: whether the bring-up ends with it and has to be started again.
         no_arm: whether the arm's own position can't be heard any more; commands are judged alone then.
@@ -41,19 +46,20 @@ class Fault:
     limit: str
     inject: Callable[[FaultBench], None]
     clear: Callable[[FaultBench], None] = lambda bench: None
+    delay_s: float = PERIOD_S
     ends_everything: bool = False
     no_arm: bool = False
 
 
-def limit_s(limit: str, parameters: dict[str, float]) -> float | None:
-    """Seconds of a fault's limit for the parameters in force; None where the arm need not hold."""
-    if limit == RUNS_ON:
+def noticed_s(fault: Fault, parameters: dict[str, float]) -> float | None:
+    """Seconds within which a fault is noticed, for the parameters in force; None where the arm need not hold."""
+    if fault.limit == RUNS_ON:
         return None
-    if limit == AT_ONCE:
-        return 0.0
-    if limit == UNCHANGED_VIEW:
-        return parameters[UNCHANGED_VIEW] / SPEED_M_S + parameters[COMMAND]
-    return parameters[COMMAND if limit == DRIVER else limit]
+    if fault.limit == AT_ONCE:
+        return fault.delay_s
+    if fault.limit == UNCHANGED_VIEW:
+        return fault.delay_s + parameters[UNCHANGED_VIEW] / SLOWEST_M_S + parameters[COMMAND]
+    return fault.delay_s + parameters[COMMAND if fault.limit == DRIVER else fault.limit]
 
 
 def _kill(process: str) -> Callable[[FaultBench], None]:
@@ -74,8 +80,25 @@ def _start_driver(bench: FaultBench) -> None:
     bench.bring_up_driver()
 
 
-def _driver(**values: object) -> Callable[[FaultBench], None]:
-    return lambda bench: bench.set_driver(**values)
+def _wrong(
+    name: str,
+    what: str,
+    parameter: str,
+    bad: object,
+    good: object,
+    limit: str = COMMAND,
+    delay_s: float = ASKED_S,
+    no_arm: bool = False,
+) -> Fault:
+    """A fault of the driver: one of the simulator's parameters has a bad value for a while."""
+
+    def inject(bench: FaultBench) -> None:
+        bench.set_driver(**{parameter: bad})
+
+    def clear(bench: FaultBench) -> None:
+        bench.set_driver(**{parameter: good})
+
+    return Fault(name, what, limit, inject, clear, delay_s, no_arm=no_arm)
 
 
 def _trouble(what: str) -> Callable[[FaultBench], None]:
@@ -136,8 +159,8 @@ FAULTS: tuple[Fault, ...] = (
         _signal("policy", signal.SIGSTOP),
         _signal("policy", signal.SIGCONT),
     ),
-    Fault("model-freezes", "model thread does not return", COMMAND, _trouble("freeze"), _trouble("none")),
-    Fault("model-raises", "model raises an error", AT_ONCE, _trouble("raise"), _trouble("none")),
+    Fault("model-freezes", "model thread does not return", COMMAND, _trouble("freeze"), _trouble("none"), ASKED_S),
+    Fault("model-raises", "model raises an error", AT_ONCE, _trouble("raise"), _trouble("none"), ASKED_S),
     Fault(
         "out-of-memory", "model out of memory in all exits but the first", RUNS_ON, _trouble("memory"), _trouble("none")
     ),
@@ -150,51 +173,16 @@ FAULTS: tuple[Fault, ...] = (
         ends_everything=True,
     ),
     Fault("driver-killed", "simulated arm killed (-9)", JOINT, _kill_driver, _start_driver, no_arm=True),
-    Fault("cameras-stop", "cameras send nothing", IMAGE, _driver(camera_dropout=1.0), _driver(camera_dropout=0.0)),
-    Fault(
-        "cameras-repeat",
-        "cameras repeat one message",
-        COMMAND,
-        _driver(camera_repeats=True),
-        _driver(camera_repeats=False),
-    ),
-    Fault(
-        "cameras-frozen",
-        "one picture, with new stamps",
-        UNCHANGED_VIEW,
-        _driver(camera_frozen=True),
-        _driver(camera_frozen=False),
-    ),
-    Fault("cameras-lag", "images come 1 s late", COMMAND, _driver(camera_latency_s=1.0), _driver(camera_latency_s=0.0)),
-    Fault("wrong-size", "images of half the size", COMMAND, _driver(camera_scale=0.5), _driver(camera_scale=1.0)),
-    Fault(
-        "wrong-encoding", "images in 32FC1", COMMAND, _driver(camera_encoding="32FC1"), _driver(camera_encoding="rgb8")
-    ),
-    Fault(
-        "camera-clock-ahead",
-        "cameras' clock jumps 10 s ahead",
-        COMMAND,
-        _driver(camera_stamp_offset_s=10.0),
-        _driver(camera_stamp_offset_s=0.0),
-    ),
-    Fault(
-        "camera-clock-back",
-        "cameras' clock jumps 10 s back",
-        COMMAND,
-        _driver(camera_stamp_offset_s=-10.0),
-        _driver(camera_stamp_offset_s=0.0),
-    ),
-    Fault(
-        "joints-stop", "joint states stop", JOINT, _driver(joint_dropout=1.0), _driver(joint_dropout=0.0), no_arm=True
-    ),
-    Fault(
-        "joints-nan",
-        "joint states are not a number",
-        JOINT,
-        _driver(nan_joints=True),
-        _driver(nan_joints=False),
-        no_arm=True,
-    ),
+    _wrong("cameras-stop", "cameras send nothing", "camera_dropout", 1.0, 0.0, IMAGE, PERIOD_S),
+    _wrong("cameras-repeat", "cameras repeat one message", "camera_repeats", True, False),
+    _wrong("cameras-frozen", "one picture, with new stamps", "camera_frozen", True, False, UNCHANGED_VIEW),
+    _wrong("cameras-lag", "images come 1 s late", "camera_latency_s", 1.0, 0.0),
+    _wrong("wrong-size", "images of half the size", "camera_scale", 0.5, 1.0),
+    _wrong("wrong-encoding", "images in 32FC1", "camera_encoding", "32FC1", "rgb8"),
+    _wrong("camera-clock-ahead", "cameras' clock jumps 10 s ahead", "camera_stamp_offset_s", 10.0, 0.0),
+    _wrong("camera-clock-back", "cameras' clock jumps 10 s back", "camera_stamp_offset_s", -10.0, 0.0),
+    _wrong("joints-stop", "joint states stop", "joint_dropout", 1.0, 0.0, JOINT, PERIOD_S, no_arm=True),
+    _wrong("joints-nan", "joint states are not a number", "nan_joints", True, False, JOINT, PERIOD_S, no_arm=True),
     Fault("flood", f"somebody's actions at {FLOOD_HZ:g} Hz", AT_ONCE, _flood.start, _flood.stop),
     Fault("nan-actions", "somebody's actions are not a number", AT_ONCE, _nan.start, _nan.stop),
     Fault("e-stop", "e-stop pressed", AT_ONCE, lambda bench: bench.press(True), _release),

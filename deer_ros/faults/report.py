@@ -8,8 +8,8 @@ from deer_ros.faults.campaign import BAR_S, Trial
 from deer_ros.faults.catalogue import FAULTS, RUNS_ON
 
 COLUMNS = (
-    *("fault", "noticed within", "holds after (each round), ms", "after the limit, ms"),
-    *("way after it, mm", "what is told", "moves again after, s"),
+    *("fault", "noticed by", "at the latest after, ms", "told after, ms", "tool stands after, ms"),
+    *("way, mm", "what is told", "moves again after, s"),
 )
 
 
@@ -31,19 +31,19 @@ def summary(trials: Sequence[Trial]) -> str:
 
 def _row(what: str, limit: str, trials: Sequence[Trial]) -> str:
     first = trials[0]
-    noticed = limit if first.limit_s in (None, 0.0) else f"{1e3 * (first.limit_s or 0.0):.0f} ms ({limit})"
-    held = [trial.held_after_s for trial in trials]
+    stands, way = _each([trial.held_after_s for trial in trials]), _each([trial.travel_m for trial in trials], "-")
     if limit == RUNS_ON:
-        shown = (
+        stands = (
             f"exit {max(trial.exits[0] for trial in trials)} before, {max(trial.exits[1] for trial in trials)} after"
         )
-        late = "-"
-    else:
-        shown = ", ".join("never" if value is None else f"{1e3 * value:.0f}" for value in held)
-        known = [value for value in held if value is not None]
-        late = f"{1e3 * (max(known) - (first.limit_s or 0.0)):.0f}" if len(known) == len(held) else "never"
-    ways = [trial.travel_m for trial in trials if trial.travel_m is not None]
-    way = f"{1e3 * max(ways):.0f}" if ways and limit != RUNS_ON else "-"
-    back = [trial.recovered_s for trial in trials]
-    again = ", ".join("never" if value is None else f"{value:.1f}" for value in back)
-    return f"| {what} | {noticed} | {shown} | {late} | {way} | {trials[-1].state or trials[-1].failure} | {again} |"
+        way = "-"
+    latest = "-" if first.limit_s is None else f"{1e3 * first.limit_s:.0f}"
+    told = _each([trial.told_s for trial in trials], "-")
+    again = ", ".join("never" if at.recovered_s is None else f"{at.recovered_s:.1f}" for at in trials)
+    said = trials[-1].state or trials[-1].failure
+    return f"| {what} | {limit} | {latest} | {told} | {stands} | {way} | {said} | {again} |"
+
+
+def _each(values: Sequence[float | None], missing: str = "never") -> str:
+    """Each round's value in thousandths."""
+    return ", ".join(missing if value is None else f"{1e3 * value:.0f}" for value in values)

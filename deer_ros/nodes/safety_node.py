@@ -23,7 +23,7 @@ from deer_ros.control.gate import Command, SafetyGate
 from deer_ros.control.joint_motion import JointMotion
 from deer_ros.control.rate_meter import RateMeter
 from deer_ros.control.watchdog import GateState, Watchdog
-from deer_ros.conversions import joint_positions, joint_speeds
+from deer_ros.conversions import joint_positions, joint_speeds, stamp_to_ns
 from deer_ros.diagnostics import DiagnosticsPublisher, Health
 from deer_ros.lifecycle import ManagedNode
 from deer_ros.nodes import safety_parameters
@@ -60,6 +60,7 @@ class SafetyNode(ManagedNode):
         self._told: tuple[GateState, str] | None = None
         self._told_s = self._sent_s = -np.inf
         self._refused = self._passed = 0
+        self._answered = (0, b"")
         self._meters = {
             name: RateMeter()
             for name in (graph.POLICY_ACTION, graph.JOINT_STATES, graph.STATIC_IMAGE, graph.GRIPPER_IMAGE)
@@ -142,7 +143,7 @@ class SafetyNode(ManagedNode):
         """A good action goes out at once, and the timer goes on from there."""
         now_s = time.monotonic()
         self._meters[graph.POLICY_ACTION].note(now_s)
-        if not self.active:
+        if not self.active or self._repeated(message):
             return
         self._gate.action(np.asarray(message.action), now_s)
         armed = self._watchdog.state is GateState.ARMED
@@ -153,6 +154,14 @@ class SafetyNode(ManagedNode):
             self._advance(now_s, message.header.stamp)
             self._timer.reset()
         self._tell()
+
+    def _repeated(self, message: PolicyAction) -> bool:
+        """Whether it is the answer to the frame that was answered last: a camera that repeats itself is no news, but in
+        lockstep the simulator may have missed the command."""
+        answer = (stamp_to_ns(message.header.stamp), bytes(message.goal_id))
+        repeated = answer == self._answered and answer[0] > 0 and not self._settings.gate.per_action
+        self._answered = answer
+        return repeated
 
     def _on_operator_twist(self, message: TwistStamped) -> None:
         linear, angular, frame = message.twist.linear, message.twist.angular, message.header.frame_id

@@ -70,7 +70,7 @@ def declare(node: Node) -> SafetyParameters:
     gate = GateSettings(
         control_rate_hz=number(node, "control_rate_hz", 30.0, 1.0, 1000.0, "rate of the policy's actions"),
         hold_duration_s=number(node, "hold_duration_s", 0.5, 0.0, 60.0, "how long standstill is repeated"),
-        brake_time_s=number(node, "brake_time_s", 0.08, 0.0, 0.1, "from motion to standstill when it holds"),
+        brake_time_s=number(node, "brake_time_s", 0.05, 0.0, 0.1, "from motion to standstill when it holds"),
         max_action_rate_hz=number(node, "max_action_rate_hz", 60.0, 1.0, 1000.0, "faster actions are refused: hold"),
         operator_scale=number(node, "operator_scale", 0.5, 0.01, 1.0, "share of the speed limits for an operator"),
         per_action=stamping == OBSERVATION,

@@ -84,6 +84,7 @@ class TwistInput:
         self._taken = taken
         self._refused = refused
         self._command: tuple[Twist, float] | None = None
+        self._halted_at: np.ndarray | None = None
         self._subscription = node.create_subscription(
             TwistStamped,
             graph.ARM_TWIST,
@@ -95,17 +96,28 @@ class TwistInput:
         """Undoes the safety node's conversion at the orientation that it had, from the same joint angles. (The pose in
         robot_obs is CALVIN's, which lags behind the joints by one physics step.)"""
         if self._command is None or time.monotonic() - self._command[1] > self._timeout_s:
-            return ArmDrive(pose_step=np.zeros(6))
+            return self._halted(joints_rad)
+        if np.isfinite(self._timeout_s) and self._command[0].still:
+            return self._halted(joints_rad)
+        self._halted_at = None
         _, euler = self._arm.geometry.tcp_pose(joints_rad)
         return ArmDrive(pose_step=action_from_twist(self._command[0], euler, self._rate_hz))
 
     def hold(self) -> None:
-        """Forgets the command."""
-        self._command = None
+        """Forgets the command, and where the arm was halted."""
+        self._command = self._halted_at = None
 
     def close(self) -> None:
         """Takes no more."""
         self._node.destroy_subscription(self._subscription)
+
+    def _halted(self, joints_rad: np.ndarray) -> ArmDrive:
+        """The arm stays where it was when it was halted; in lockstep, CALVIN's target is kept instead."""
+        if not np.isfinite(self._timeout_s):
+            return ArmDrive(pose_step=np.zeros(6))
+        if self._halted_at is None:
+            self._halted_at = np.array(joints_rad)
+        return ArmDrive(joints_rad=self._halted_at)
 
     def _take(self, message: TwistStamped) -> None:
         linear, angular = message.twist.linear, message.twist.angular

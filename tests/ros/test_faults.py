@@ -10,7 +10,7 @@ from deer_policies.interfaces import ActionChunk, Budget, ExitReport, Observatio
 from deer_ros.cli.main import main
 from deer_ros.faults import report
 from deer_ros.faults.campaign import BAR_S, Trial, chosen, limits_in_force
-from deer_ros.faults.catalogue import AT_ONCE, FAULTS, RUNS_ON, limit_s
+from deer_ros.faults.catalogue import FAULTS, RUNS_ON, noticed_s
 from deer_ros.faults.circling_policy import RADIUS_M, SPEED_M_S, CirclingPolicy
 from deer_ros.faults.motion_record import MotionRecord
 
@@ -60,7 +60,7 @@ def test_faults_have_different_names_and_known_limits():
     assert len({fault.name for fault in FAULTS}) == len(FAULTS) >= 20
     limits = limits_in_force()
     for fault in FAULTS:
-        assert (limit_s(fault.limit, limits) is None) == (fault.limit == RUNS_ON)
+        assert (noticed_s(fault, limits) is None) == (fault.limit == RUNS_ON)
     assert chosen(()) == FAULTS
     with pytest.raises(ConfigError, match="'sabotage' is unknown"):
         chosen(("sabotage",))
@@ -82,13 +82,16 @@ def test_the_bar(values, good):
 
 def test_the_table_has_a_row_for_each_fault_that_was_tried():
     trials = [
-        Trial("flood", limit_s(AT_ONCE, {}), 0.05, 0.04, 0.006, 0.1, 0.1, "HOLDING: flood", 0.7),
-        Trial("flood", 0.0, 0.08, 0.04, 0.007, 0.1, 0.1, "HOLDING: flood", 0.9),
-        Trial("out-of-memory", None, None, 1.9, 0.2, 0.1, 0.1, "ARMED: ", 0.0, (2, 0)),
+        Trial("flood", 0.03, 0.02, 0.05, 0.04, 0.006, 0.1, 0.1, "HOLDING: flood", 0.7),
+        Trial("flood", 0.03, 0.02, 0.08, 0.04, 0.007, 0.1, 0.1, "HOLDING: flood", 0.9),
+        Trial("out-of-memory", None, None, None, 1.9, 0.2, 0.1, 0.1, "ARMED: ", 0.0, (2, 0)),
     ]
     rows = report.table(trials).splitlines()
     assert len(rows) == 4
-    assert rows[3] == "| somebody's actions at 1000 Hz | at once | 50, 80 | 80 | 7 | HOLDING: flood | 0.7, 0.9 |"
+    assert (
+        rows[3]
+        == "| somebody's actions at 1000 Hz | at once | 30 | 20, 20 | 50, 80 | 6, 7 | HOLDING: flood | 0.7, 0.9 |"
+    )
     assert "exit 2 before, 0 after" in rows[2]
     assert report.summary(trials).startswith("3 of 3 trials")
 

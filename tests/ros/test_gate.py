@@ -102,7 +102,7 @@ def test_bad_actions_between_good_ones_hold_until_they_cease():
     gate = make_gate()
     moved = []
     for now_s in np.arange(0.2, 2.0, 1 / 60):
-        sense(gate, now_s)
+        sense(gate, now_s, speeds_rad_s=np.full(7, 0.02))
         bad = now_s < 1.0 and round(now_s * 60) % 2 == 0
         gate.action(np.full(7, np.nan) if bad else FORWARD, now_s)
         if moves(gate.advance(now_s, 1 / 60)):
@@ -167,6 +167,19 @@ def test_not_armed_on_start_lets_nothing_pass():
     gate.action(FORWARD, 0.01)
     assert not moves(gate.advance(0.01, PERIOD_S))
     assert gate.watchdog.state is GateState.STOPPED
+
+
+def test_an_action_of_standstill_brakes_at_once():
+    """The end of a goal; a smooth way to a slower target would take longer."""
+    gate = make_gate(limits=SLOW)
+    for now_s in np.arange(0.0, 0.3, PERIOD_S):
+        sense(gate, now_s)
+        gate.action(FORWARD, now_s)
+        gate.advance(now_s, PERIOD_S)
+    gate.action(np.array((0, 0, 0, 0, 0, 0, 1), np.float32), 0.3)
+    moving = [now_s for now_s, command in run(gate, 0.3, 0.39) if moves(command)]
+    assert moving
+    assert max(moving) < 0.3 + 0.05
 
 
 def test_motion_begins_with_what_the_arm_does():

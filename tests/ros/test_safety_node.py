@@ -294,6 +294,23 @@ def test_joint_trajectories_begin_at_the_measured_joints_and_come_to_rest(make):
     assert any("does not follow" in reason for reason in reasons), "the joint states stand still here"
 
 
+def test_the_answer_to_one_frame_again_and_again_is_no_news(make):
+    """A camera that repeats one message makes the policy node repeat its answer."""
+    bench = make()
+    bench.run(0.4)
+    repeated_s = time.monotonic()
+    while time.monotonic() < repeated_s + 0.6:
+        bench.sense()
+        message = PolicyAction()
+        message.header.stamp.sec = 7
+        message.action = np.array(FORWARD, np.float32)
+        bench.actions.publish(message)
+        time.sleep(1 / 30)
+    moving = [at_s for at_s, message in bench.twists if message.twist.linear.x != 0.0]
+    assert max(moving) - repeated_s < 0.4
+    assert bench.state[0] == GateState.HOLDING
+
+
 def test_a_second_sender_is_told_of(make):
     from diagnostic_msgs.msg import DiagnosticArray
 
