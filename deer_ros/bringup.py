@@ -25,6 +25,8 @@ from deer_ros.security import enforcing
 log = logging.getLogger(__name__)
 
 WATCH_PERIOD_S = 0.05
+STUCK_S = 10.0
+"""The supervisor is to come by twenty times a second, and may be late on a busy machine."""
 MAX_DOMAIN_ID = 101
 """Above it, DDS ports meet the ephemeral ports of Linux."""
 
@@ -144,7 +146,7 @@ class Stack:
             self._processes.start(node, self.config.enclave(node.name), self.config.modules.get(node.name, ""))
         self._client = self._make_client()
         settings = SupervisionSettings(graph.BRINGUPS[self.config.bringup].managed, timeout_s)
-        Supervisor(self._client.node, settings, self._up.set, self._give_up)  # the node keeps it alive
+        self._supervisor = Supervisor(self._client.node, settings, self._up.set, self._give_up)
         self._watcher.start()
         while not self._up.wait(WATCH_PERIOD_S):
             self.check()
@@ -189,10 +191,18 @@ class Stack:
     def _watch(self) -> None:
         """Stops everything as soon as a vital node ends or the supervisor gives up; starts others again if asked to."""
         while not self._stopping.wait(WATCH_PERIOD_S):
-            if reason := self._broken or next(filter(None, map(self._lost, self.config.nodes)), ""):
+            lost = next(filter(None, map(self._lost, self.config.nodes)), "")
+            if reason := self._broken or lost or self._stuck():
                 self.failure = f"{reason}; everything was stopped"
                 self._processes.stop()
                 return
+
+    def _stuck(self) -> str:
+        """Whether this process' own ROS side hangs, in words: a process that is halted within the middleware's shared
+        memory can block all others."""
+        if time.monotonic() - self._supervisor.ticked_s < STUCK_S:
+            return ""
+        return f"ROS 2 hangs: nothing was heard or sent for {STUCK_S:g} s"
 
     def _lost(self, node: graph.NodeDescription) -> str:
         """Why everything must end because of this node, or nothing."""

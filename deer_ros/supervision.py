@@ -61,7 +61,7 @@ class SupervisionSettings:
 class Supervisor:
     """Calls `on_up` each time all nodes are active; when it gives up, `on_failure` with why and because of which node.
 
-    `failure` keeps the reason.
+    `failure` keeps the reason; `ticked_s`, of the monotonic clock, is when the executor came by last.
 
     A node that is started anew (its process died and came back) is brought up again. One that somebody deactivated is
     left as it is.
@@ -81,6 +81,7 @@ class Supervisor:
     ) -> None:
         self.failure = ""
         self.up = False
+        self.ticked_s = time.monotonic()
         self._node = node
         self._settings = settings
         self._on_up = on_up
@@ -101,9 +102,9 @@ class Supervisor:
         self._safety_heard_s = time.monotonic()
 
     def _tick(self) -> None:
+        now_s = self.ticked_s = time.monotonic()
         if self.failure:
             return
-        now_s = time.monotonic()
         for peer in self._peers:
             peer.tick(now_s)
             if peer.failure:

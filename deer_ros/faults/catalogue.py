@@ -23,6 +23,8 @@ PERIOD_S = 1 / 30
 """Until the next message of a driver or the policy would have come."""
 ASKED_S = 3 * PERIOD_S
 """Until deer-nano is asked again, whose chunks have three actions, or has answered the last good frame."""
+MODEL_S = ASKED_S + 2 * PERIOD_S
+"""Until a step that is under way has ended and its chunk is executed."""
 
 
 @dataclass(frozen=True)
@@ -159,8 +161,8 @@ FAULTS: tuple[Fault, ...] = (
         _signal("policy", signal.SIGSTOP),
         _signal("policy", signal.SIGCONT),
     ),
-    Fault("model-freezes", "model thread does not return", COMMAND, _trouble("freeze"), _trouble("none"), ASKED_S),
-    Fault("model-raises", "model raises an error", AT_ONCE, _trouble("raise"), _trouble("none"), ASKED_S),
+    Fault("model-freezes", "model thread does not return", COMMAND, _trouble("freeze"), _trouble("none"), MODEL_S),
+    Fault("model-raises", "model raises an error", AT_ONCE, _trouble("raise"), _trouble("none"), MODEL_S),
     Fault(
         "out-of-memory", "model out of memory in all exits but the first", RUNS_ON, _trouble("memory"), _trouble("none")
     ),
