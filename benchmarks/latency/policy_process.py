@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 
 from deer_policies.interfaces import ActionChunk, Budget, ExitReport, Observation, Policy, PolicyInfo
-from deer_ros.nodes.frame_input import RobotFrame
-from deer_ros.nodes.policy_node import PolicyNode, load_named
+from deer_ros.nodes.frame_input import ReceivedFrame
+from deer_ros.nodes.policy_loading import load_named
+from deer_ros.nodes.policy_node import PolicyNode
 from deer_ros.process import run
 from latency.trace import Trace
 
@@ -66,9 +67,9 @@ class TracedPolicyNode(PolicyNode):
     def _load_traced(self, name: str, *options: Any) -> TracedPolicy:
         return TracedPolicy(InstantPolicy() if name == NONE else load_named(name, *options), self._trace)
 
-    def _on_frame(self, frame: RobotFrame) -> None:
-        self._trace.note("framed", frame.stamp_ns // 1000)
-        super()._on_frame(frame)
+    def _on_frame(self, received: ReceivedFrame) -> None:
+        self._trace.note("framed", received.frame.stamp_ns // 1000)
+        super()._on_frame(received)
 
 
 def main() -> int:

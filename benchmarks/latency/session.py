@@ -52,7 +52,6 @@ graph.BRINGUPS[BRINGUP] = graph.Bringup(
         TracedNode("policy", managed=True),
     ),
     (),
-    local=True,
 )
 
 
