@@ -15,8 +15,8 @@ from deer_policies.interfaces import Budget, ExitReport
 from deer_ros.cli.demo.conductor import CHANGE_STEP, Budgets, Conductor
 from deer_ros.cli.demo.progress import LiveProgress, PlainProgress
 from deer_ros.cli.demo.recorder import Recorder, join
-from deer_ros.client import FollowResult, Frame, Outcome, StepAction, StepFeedback, StepReport
 from deer_ros.errors import StackError
+from deer_ros.reports import FollowResult, Frame, Outcome, StepAction, StepFeedback, StepReport
 from deer_sim.chains import Subtask
 
 SUBTASKS = tuple(Subtask(f"task_{number}", f"do thing {number}") for number in range(5))

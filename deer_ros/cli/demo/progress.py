@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, TextIO, TypeVar
 
 from deer_ros.cli.demo.record import SubtaskRecord
-from deer_ros.client import StepFeedback
+from deer_ros.reports import StepFeedback
 from deer_sim.chains import Subtask
 from deer_sim.film import exit_colour, format_gmac
 

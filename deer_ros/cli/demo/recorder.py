@@ -6,7 +6,8 @@ import threading
 import time
 from bisect import bisect_right
 
-from deer_ros.client import Frame, StackClient, StepAction, StepReport
+from deer_ros.client import StackClient
+from deer_ros.reports import Frame, StepAction, StepReport
 from deer_sim.film import Shot
 
 LATE_S = 1.0
