@@ -30,6 +30,10 @@ REPEAT_S = 1.5
 """A request that may be made twice is made again if it is not answered within this time."""
 
 
+_REACHED = {1: 2, 2: 1, 3: 3, 4: 2}
+"""State after each transition of `lifecycle_msgs`: configure, clean up, activate, deactivate."""
+
+
 class StackClient:
     """Talks to the nodes over ROS 2 from any process on the same domain; a context manager.
 
@@ -116,14 +120,28 @@ class StackClient:
             StackError: if the node refuses; its log says why.
         """
         from lifecycle_msgs.msg import Transition
-        from lifecycle_msgs.srv import ChangeState
+        from lifecycle_msgs.srv import ChangeState, GetState
 
-        client: Any = self.node.create_client(ChangeState, f"{node}/change_state")
+        changer: Any = self.node.create_client(ChangeState, f"{node}/change_state")
+        getter: Any = self.node.create_client(GetState, f"{node}/get_state")
+        request = ChangeState.Request(transition=Transition(id=transition))
+        deadline, what = time.monotonic() + timeout_s, f"the transition of node {node}"
         try:
-            request = ChangeState.Request(transition=Transition(id=transition))
-            response = self._call(client, request, timeout_s, f"the transition of node {node}")
+            while True:
+                left_s = deadline - time.monotonic()
+                try:
+                    response = self._call(changer, request, min(2 * REPEAT_S, left_s), what)
+                    break
+                except StackError:
+                    if left_s <= 2 * REPEAT_S:
+                        raise
+                # An answer that got lost: the state tells whether the transition was made.
+                state = self._call(getter, GetState.Request(), deadline - time.monotonic(), what, repeat=True)
+                if state.current_state.id == _REACHED.get(transition):
+                    return
         finally:
-            self.node.destroy_client(client)
+            self.node.destroy_client(changer)
+            self.node.destroy_client(getter)
         if not response.success:
             raise StackError(f"node {node} refused transition {transition}; its log says why")
 

@@ -44,7 +44,7 @@ class TracedNode(graph.NodeDescription):
         return f"latency.{self.name}_process"
 
 
-graph.BRINGUPS[BRINGUP] = graph.Bringup(
+_TRACED = graph.Bringup(
     "driver, safety and policy with traces",
     (
         TracedNode("driver", vital=True),
@@ -116,11 +116,21 @@ def run(setup: Setup, observations: list[Observation], seconds: float, told: Cal
             trace.FOLDER: name,
             "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
         }
-        with _environment(variables), Stack(StackConfig(BRINGUP, _PARAMETERS, _overrides(setup))) as stack:
+        with _environment(variables), _known(), Stack(StackConfig(BRINGUP, _PARAMETERS, _overrides(setup))) as stack:
             span = _measure(stack, seconds, told)
         found = steps(trace.read(folder, NAMES), span.from_ns, span.to_ns)
         span_s = (span.to_ns - span.from_ns) / 1e9
         return Session(found, span_s, np.array(span.timer_late_ms), span.cores, span.interrupted)
+
+
+@contextlib.contextmanager
+def _known() -> Iterator[None]:
+    """Makes the bring-up with traces one of those that there are, for as long as it runs."""
+    graph.BRINGUPS[BRINGUP] = _TRACED
+    try:
+        yield
+    finally:
+        del graph.BRINGUPS[BRINGUP]
 
 
 @contextlib.contextmanager

@@ -67,6 +67,7 @@ def run(make_checkpoint, fake_deer, tmp_path, monkeypatch):
     return make
 
 
+@pytest.mark.slow
 def test_all_tables_are_written_and_nothing_runs_twice(run, make_checkpoint, fake_deer, tmp_path):
     variants = tmp_path / "variants"
     make_checkpoint(variants / "one.safetensors", auxiliary_weight=0.0)

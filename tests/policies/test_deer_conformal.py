@@ -72,6 +72,7 @@ def test_the_promise_holds_on_fresh_data():
     assert sum(true_risk(threshold) for threshold in found) / REPEATS > 0.2 * PROMISE.alpha
 
 
+@pytest.mark.slow
 def test_without_the_test_the_promise_is_broken():
     assert share_of_broken_promises(naive) > 2 * PROMISE.delta
 

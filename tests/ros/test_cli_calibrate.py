@@ -20,7 +20,10 @@ EPISODES, STEPS = 2, 8
 TASKS = ["--tasks", "turn_on_led", "open_drawer", "--max-steps", str(STEPS), "--workers", "1"]
 
 
-@pytest.mark.parametrize("criterion", ["action", "time", "predicted"])
+@pytest.mark.parametrize(
+    "criterion",
+    ["action", pytest.param("time", marks=pytest.mark.slow), pytest.param("predicted", marks=pytest.mark.slow)],
+)
 def test_recalibrates_a_checkpoint(
     criterion: str, tiny_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -123,6 +126,7 @@ def test_tunes_a_checkpoint(tiny_checkpoint: Path, tmp_path: Path, capsys: pytes
     assert {path: path.read_text() for path in results} == before
 
 
+@pytest.mark.slow
 def test_an_evaluation_of_certified_thresholds_needs_recorded_errors(
     tiny_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

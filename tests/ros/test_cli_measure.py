@@ -46,6 +46,7 @@ def test_what_can_not_be_measured_is_told(capsys, options, said):
     assert said in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_fixed_depth_takes_no_budget(capsys, tmp_path):
     assert main(["eval", "--fixed-exit", "0", "--latency-ms", "50", "--out", str(tmp_path)]) == 2
     assert "--fixed-exit and --conformal stand for themselves" in capsys.readouterr().err

@@ -40,7 +40,11 @@ def test_a_stack_binds_nothing_beyond_loopback(tiny_checkpoint, tmp_path):
 
 def test_deer_up_binds_nothing_beyond_loopback_for_an_arm(tiny_checkpoint, tmp_path):
     """The command's own process, which has a client, and the nodes that it starts."""
+    parameters = tmp_path / "arm.yaml"
+    packaged = (graph.CONFIG_FOLDER / "arm.yaml").read_text()
+    parameters.write_text(packaged.replace('gripper_output: "gripper_command"', 'gripper_output: "float64"'))
     command = [sys.executable, "-m", "deer_ros.cli.main", "up", "arm", "--policy", str(tiny_checkpoint)]
+    command += ["--params", str(parameters)]
     command += ["--domain-id", str(free_domain_id()), "--logs", str(tmp_path / "logs")]
     with subprocess.Popen(command, env=PLAIN, stdout=subprocess.PIPE, text=True) as process:
         try:

@@ -23,13 +23,11 @@ from tests.ros.simulator_rig import Topic, ages, wait
 INSTRUCTION = "open the drawer"
 
 
-@pytest.fixture(scope="module")
-def stack(tiny_checkpoint, tmp_path_factory):
+def make_config(checkpoint, folder, safety, simulator):
     """Policy and safety with the parameters of arm.yaml, and a simulator that is as slow as a real arm's driver."""
-    folder = tmp_path_factory.mktemp("arm")
     parameters = yaml.safe_load((graph.CONFIG_FOLDER / "arm.yaml").read_text())
-    parameters["/**/policy"]["ros__parameters"]["policy"] = str(tiny_checkpoint)
-    parameters["/**/policy"]["ros__parameters"]["threads"] = 1
+    parameters["/**/policy"]["ros__parameters"]["policy"] = str(checkpoint)
+    parameters["/**/safety"]["ros__parameters"].update(safety)
     parameters["/**/simulator"] = {
         "ros__parameters": {
             "mode": "real_time",
@@ -38,11 +36,19 @@ def stack(tiny_checkpoint, tmp_path_factory):
             "camera_jitter_s": 0.01,
             "joint_latency_s": 0.005,
             "command_latency_s": 0.005,
+            **simulator,
         }
     }
     file = folder / "parameters.yaml"
     file.write_text(yaml.safe_dump(parameters))
-    with Stack(StackConfig(parameter_file=file, log_folder=folder)) as running:
+    return StackConfig(parameter_file=file, log_folder=folder)
+
+
+@pytest.fixture(scope="module")
+def stack(tiny_checkpoint, tmp_path_factory, interface_packages):
+    """Twists and the gripper action GripperCommand, as arm.yaml has them."""
+    folder = tmp_path_factory.mktemp("arm")
+    with Stack(make_config(tiny_checkpoint, folder, {}, {"gripper_interface": "gripper_command"})) as running:
         yield running
 
 
@@ -127,3 +133,21 @@ def test_where_joint_states_stop_the_arm_holds(stack, joints):
         goal.cancel()
     joints.next(10)
     assert speed(joints) < 0.02
+
+
+def test_joint_trajectories_and_the_parallel_grippers_action_move_the_arm_too(
+    tiny_checkpoint, tmp_path, interface_packages
+):
+    outputs = {"arm_output": "joint_trajectory", "gripper_output": "parallel_gripper_command"}
+    inputs = {"arm_interface": "joint_trajectory", "gripper_interface": "parallel_gripper_command"}
+    with Stack(make_config(tiny_checkpoint, tmp_path, outputs, inputs)) as stack:
+        joints = Topic(stack.client.node, JointState, graph.JOINT_STATES, FRAMES)
+        stack.client.reset(0)
+        stack.client.arm()
+        start = tool(joints.next()[0][1])
+        assert stack.client.follow(INSTRUCTION, max_steps=40, timeout_s=60.0).outcome is Outcome.TIMEOUT
+        wait(lambda: speed(joints) < 0.02)
+        assert np.linalg.norm(tool(joints.next()[0][1]) - start) > 0.005
+        logs = "".join((tmp_path / f"{name}.log").read_text() for name in ("safety", "simulator"))
+        assert "does not follow" not in logs
+        assert "gripper" not in logs.replace("gripper_command", ""), "neither refused nor missing"
