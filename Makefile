@@ -28,8 +28,10 @@ $(READY): constraints.txt setup.py pyproject.toml $(wildcard msgs/*/* msgs/*.*)
 demo: setup
 	$(DEER) demo
 
+# What runs over ROS, and is about time, has the machine to itself; the rest shares its cores.
 test: setup lint
-	$(BIN)/python -m pytest -m 'not slow'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not slow' -n 2 --dist loadfile --ignore=tests/ros
+	$(BIN)/python -m pytest -m 'not slow' tests/ros
 
 test-slow: setup
 	$(PIP) install -c constraints.txt -e '.[ray]'

@@ -54,7 +54,16 @@ setup(
             "ros-trajectory-msgs",
             "ros-rosgraph-msgs",
         ],
-        "test": ["pytest", "hypothesis", "ruff", "mypy", "types-PyYAML", "einops", "einops-exts", "rosbags"],
+        "test": [
+            "pytest",
+            "pytest-xdist",
+            "hypothesis",
+            "ruff",
+            "mypy",
+            "types-PyYAML",
+            "einops",
+            "einops-exts",
+        ],
     },
     entry_points={
         "console_scripts": [

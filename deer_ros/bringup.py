@@ -140,11 +140,12 @@ class Stack:
 
     def start(self, timeout_s: float = 120.0) -> None:
         """Starts the processes and brings the managed nodes to active, in the order of the graph."""
-        from deer_ros.supervision import SupervisionSettings, Supervisor
-
         for node in self.config.nodes:
             self._processes.start(node, self.config.enclave(node.name), self.config.modules.get(node.name, ""))
         self._client = self._make_client()
+        # Only now: it imports rclpy, and before that this process gets its network.
+        from deer_ros.supervision import SupervisionSettings, Supervisor
+
         settings = SupervisionSettings(graph.BRINGUPS[self.config.bringup].managed, timeout_s)
         self._supervisor = Supervisor(self._client.node, settings, self._up.set, self._give_up)
         self._watcher.start()

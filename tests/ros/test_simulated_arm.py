@@ -138,7 +138,12 @@ def test_where_joint_states_stop_the_arm_holds(stack, joints):
 def test_joint_trajectories_and_the_parallel_grippers_action_move_the_arm_too(
     tiny_checkpoint, tmp_path, interface_packages
 ):
-    outputs = {"arm_output": "joint_trajectory", "gripper_output": "parallel_gripper_command"}
+    # The simulated arm lags a tenth of a second behind its trajectory, more than a real one.
+    outputs = {
+        "arm_output": "joint_trajectory",
+        "gripper_output": "parallel_gripper_command",
+        "joint_tracking_rad": 0.4,
+    }
     inputs = {"arm_interface": "joint_trajectory", "gripper_interface": "parallel_gripper_command"}
     with Stack(make_config(tiny_checkpoint, tmp_path, outputs, inputs)) as stack:
         joints = Topic(stack.client.node, JointState, graph.JOINT_STATES, FRAMES)
