@@ -12,15 +12,13 @@ from rclpy.node import Node
 from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import Image, JointState
 
-from deer_ros import graph, network, parameters
+from deer_ros import graph, parameters
 from deer_ros.conversions import ns_to_stamp, rgb_to_image, stamp_to_ns
 from deer_ros.process import run
 from deer_ros.quality import COMMANDS
 from latency.trace import Trace, folder
 
 PICTURES = "pictures.npz"
-PROFILE = "DEER_LATENCY_PROFILE"
-"""Environment variable: a file of Fast DDS profiles for this process alone."""
 ELEMENT_WISE = "DEER_LATENCY_ELEMENT_WISE"
 """Environment variable: if '1', messages get their images as lists of numbers."""
 
@@ -69,12 +67,6 @@ class DriverNode(Node):
 def main() -> int:
     """Runs the node as a process and writes its trace."""
     trace = Trace()
-    if profile := os.environ.get(PROFILE):
-        # As where somebody else's driver is started: with a profile of its own, and not with ours of loopback.
-        own = {name: value for name, value in os.environ.items() if name not in network.PROFILE_VARIABLES}
-        reach = network.environment(network.LOOPBACK, {**own, network.PROFILE_VARIABLES[0]: profile})
-        os.environ.clear()
-        os.environ.update(reach)
     try:
         return run(lambda: DriverNode(trace))
     finally:

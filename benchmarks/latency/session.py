@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from deer_policies.interfaces import Observation
-from deer_ros import graph
+from deer_ros import graph, network
 from deer_ros.bringup import Stack, StackConfig
 from deer_sim import instructions
 from latency import driver_process, machine, pictures, trace
@@ -62,21 +62,22 @@ class Setup:
     Attributes:
         policy: name or path of the policy, or `NONE`.
         size: (rows, columns) of both cameras' images; None: each as the policy takes it.
-        profile: whether the driver has `deer_ros/config/fastdds.xml`.
+        profile: whether all have `deer_ros/config/fastdds.xml`; None: if the images are large.
         environment: further variables of the processes.
         overrides: further parameters of the policy node.
     """
 
     policy: str = NONE
     size: tuple[int, int] | None = None
-    profile: bool = True
+    profile: bool | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
     overrides: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def variables(self) -> dict[str, str]:
         """Of the environment of the processes."""
-        profile = {driver_process.PROFILE: str(graph.CONFIG_FOLDER / "fastdds.xml")} if self.profile else {}
+        wanted = self.size is not None if self.profile is None else self.profile
+        profile = {network.PROFILE_VARIABLES[0]: str(graph.CONFIG_FOLDER / "fastdds.xml")} if wanted else {}
         return {**profile, **self.environment}
 
 
