@@ -83,11 +83,11 @@ _ABOUT = """
 Three processes as on a robot: a driver (two cameras and joint states at 30 Hz, twists back), the policy node and the
 safety node with the arm's parameters, on {cores} cores with {scheduling}; code at commit {commit}. The driver plays
 frames of an expert's episode; where they are larger, all have `deer_ros/config/fastdds.xml`. `none` is a policy that
-answers every frame at once. `deer-nano` is shown every third frame; the two after it are answered by its chunk, without
-wait and model, and those that come while it is still busy are missed. Times in ms, from the
-stamp of a frame to its twist in the driver; each percentile is of its own column, and "{overhead}" leaves the model out frame by frame. A bare timer at 30 Hz was
-late by {alone[p50]:.2f} ms (p50) and {alone[p99]:.2f} ms (p99) before the nodes ran, and as the second table says while
-they ran."""
+answers every frame at once. `deer-nano` is shown every third frame; the two after it are answered by its chunk,
+without wait and model, and those that come while it is still busy are missed. Times in ms, from the stamp of a frame
+to its twist in the driver; each percentile is of its own column, and "{overhead}" leaves the model out frame by
+frame. A bare timer at 30 Hz was late by {alone[p50]:.2f} ms (p50) and {alone[p99]:.2f} ms (p99) before the nodes ran,
+and as the second table says while they ran."""
 
 _COMPARED = """
 Variants in turns, {seconds:g} s each, {rounds} rounds; the first of each group in ms, the others as ratios to it. Where
