@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -46,7 +47,9 @@ def test_deer_up_binds_nothing_beyond_loopback_for_an_arm(tiny_checkpoint, tmp_p
     command = [sys.executable, "-m", "deer_ros.cli.main", "up", "arm", "--policy", str(tiny_checkpoint)]
     command += ["--params", str(parameters)]
     command += ["--domain-id", str(free_domain_id()), "--logs", str(tmp_path / "logs")]
-    with subprocess.Popen(command, env=PLAIN, stdout=subprocess.PIPE, text=True) as process:
+    # A shell's background job ignores Ctrl-C, and so would what it starts.
+    heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    with subprocess.Popen(command, env=PLAIN, stdout=subprocess.PIPE, text=True, preexec_fn=heed) as process:
         try:
             assert any("ready" in line for line in process.stdout)
             children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
