@@ -1,4 +1,4 @@
-"""One thread for PyTorch, as threads that wait for each other are slow on a busy machine; a tiny policy to train."""
+"""One thread for PyTorch (threads that wait for each other are slow on a busy machine); small policies and releases."""
 
 import dataclasses
 
@@ -87,3 +87,29 @@ class Tiny:
 @pytest.fixture(scope="session")
 def tiny():
     return Tiny()
+
+
+@pytest.fixture(scope="session")
+def parts(tmp_path_factory) -> dict[str, str]:
+    """What every import of a small release needs beside the release."""
+    from tests.policies import release_layouts as layouts
+
+    folder = tmp_path_factory.mktemp("parts")
+    return {
+        "tokenizer": str(layouts.tokenizer_file(folder / "tokenizer.json")),
+        "clip": str(layouts.clip_file(folder / "clip.pt")),
+    }
+
+
+@pytest.fixture
+def importing(parts, tmp_path):
+    """Imports a small DeeR release that has these parameters and settings."""
+    from deer_policies.deer.importing import ImportPlan, import_release
+    from tests.policies import release_layouts as layouts
+
+    def run(state=None, plan=None, **settings):
+        release = layouts.deer_file(tmp_path / "deer.pth", state, **settings)
+        wanted = {"release": str(release), "base": "openflamingo-3b", "heads": layouts.OWN_SIZE} | parts | (plan or {})
+        return import_release(ImportPlan(**wanted))
+
+    return run

@@ -10,7 +10,10 @@ import tokenizers
 import torch
 from safetensors.torch import save_file
 
+from deer_policies.deer.release_config import Heads
+
 DIM, VISION, HIDDEN, LAYERS, EXITS, WORDS = 32, 16, 12, 4, 2, 20
+OWN_SIZE = Heads(language=4, vision=2)
 SETTINGS: dict[str, Any] = {
     "epoch": 7,
     "head_type": "deterministic",
