@@ -12,7 +12,7 @@ from deer_policies.errors import ConfigError
 from deer_ros.control.gate import GateSettings, SafetyGate
 from deer_ros.control.kinematics import ArmGeometry
 from deer_ros.control.watchdog import GateState, Watchdog, WatchdogSettings
-from tests.ros.test_safety import LIMITS
+from tests.control.test_safety import LIMITS
 
 JOINTS = np.array((-1.21779206, 1.03987646, 2.11978261, -2.34205014, -0.87015947, 1.64119353, 0.55344866))
 FORWARD = np.array((0.5, 0, 0, 0, 0, 0, 1), np.float32)

@@ -20,7 +20,7 @@ from deer_ros.cli.calvin_data import CalvinEpisodes, calvin_split
 from deer_ros.cli.main import main
 from deer_ros.cli.training_run import TrainingRun
 from deer_sim.dataset import Annotation, frame_path
-from tests.ros.test_cli_train import RECIPE
+from tests.cli.test_cli_train import RECIPE
 from tests.sim.calvin_splits import ANNOTATIONS, frame, write_split
 
 PREPROCESS = PreprocessConfig(image_size=32)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from deer_policies.errors import ConfigError
 from deer_ros.control.action_codec import Twist
 from deer_ros.control.command_shaper import CommandShaper
-from tests.ros.test_safety import CENTRE, LIMITS
+from tests.control.test_safety import CENTRE, LIMITS
 
 PERIOD_S = 0.01
 WIDE = replace(LIMITS, workspace_low_m=(-100.0,) * 3, workspace_high_m=(100.0,) * 3)
