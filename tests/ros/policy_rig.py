@@ -1,26 +1,27 @@
 """A policy node with a scripted policy, in a thread, and the cameras and the client that a test needs around it."""
 
-import contextlib
+import importlib
 import threading
 import time
 
 import numpy as np
-import rclpy
 from deer_msgs.msg import PolicyAction
-from lifecycle_msgs.msg import Transition
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from sensor_msgs.msg import Image, JointState
 
 from deer_policies.interfaces import ActionChunk, Budget, ExitReport, PolicyInfo, Understanding
 from deer_ros import graph
-from deer_ros.bringup import free_domain_id
-from deer_ros.client import StackClient
 from deer_ros.conversions import ns_to_stamp, rgb_to_image
 from deer_ros.nodes.policy_node import PolicyNode
 from deer_ros.quality import COMMANDS, FRAMES
+from tests.ros.node_rig import DEADLINE_S, JOINTS, NodeRig, wait
 
-DEADLINE_S = 10.0
-JOINTS = (-1.21779206, 1.03987646, 2.11978261, -2.34205014, -0.87015947, 1.64119353, 0.55344866)
+SETTINGS = {
+    "frame_timeout_s": 1.0,
+    "max_image_age_s": 0.5,
+    "default_max_steps": 5,
+    "image_slop_s": 0.0,
+    "model_timeout_s": 5.0,
+}
 STATIC, GRIPPER = np.full((6, 6, 3), 7, np.uint8), np.full((4, 4, 3), 9, np.uint8)
 
 
@@ -66,23 +67,15 @@ class ScriptedPolicy:
         return ActionChunk(actions), state + 1, ExitReport(0, 1, (), (1.0, 1.0), 1.0, 2.0, 3.0, 4.0, 0.1)
 
 
-class Rig:
+class Rig(NodeRig):
     """A policy node in a thread, a client, and cameras that the test triggers."""
 
-    def __init__(self, horizon=1, policy=None, settings=()):
+    def __init__(self, horizon=1, policy=None, **settings):
         self.policy = policy or ScriptedPolicy(horizon)
-        domain_id = free_domain_id()
-        usual = ["frame_timeout_s:=1.0", "max_image_age_s:=0.5", "default_max_steps:=5", "image_slop_s:=0.0"]
-        usual.append("model_timeout_s:=5.0")
-        arguments = [item for setting in (*usual, *settings) for item in ("-p", setting)]
-        rclpy.init(args=["--ros-args", *arguments], domain_id=domain_id)
-        self.node = PolicyNode(self.policy.load)
-        self.executor = SingleThreadedExecutor()
-        self.executor.add_node(self.node)
-        self.thread = threading.Thread(target=self.spin, daemon=True)
-        self.thread.start()
-        self.client = StackClient(domain_id)
-        node = self.client.node
+        importlib.import_module("deer_policies.deer.view_reuse")  # with torch, which a real policy has loaded by then
+        super().__init__(lambda: PolicyNode(self.policy.load), {**SETTINGS, **settings})
+
+    def connect(self, node):
         self.static = node.create_publisher(Image, graph.STATIC_IMAGE, FRAMES)
         self.gripper = node.create_publisher(Image, graph.GRIPPER_IMAGE, FRAMES)
         self.joints = node.create_publisher(JointState, graph.JOINT_STATES, FRAMES)
@@ -90,23 +83,8 @@ class Rig:
         node.create_subscription(PolicyAction, graph.POLICY_ACTION, self.actions.append, COMMANDS)
         self.stamp_ns = 10**9
 
-    def spin(self):
-        with contextlib.suppress(ExternalShutdownException):
-            self.executor.spin()
-
-    def close(self):
-        self.client.close()
-        self.executor.shutdown()
-        self.thread.join(DEADLINE_S)
-        self.node.destroy_node()
-        rclpy.try_shutdown()
-
-    def change(self, *transitions):
-        for transition in transitions:
-            self.client.change_state("policy", transition, DEADLINE_S)
-
     def bring_up(self):
-        self.change(Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE)
+        self.activate()
         wait(lambda: self.static.get_subscription_count() and self.joints.get_subscription_count())
 
     def show(self, static=STATIC, gripper=GRIPPER, joints=JOINTS, new=True, encoding="rgb8"):
@@ -142,10 +120,3 @@ class Rig:
         self.show_until(lambda: results, **frame)
         waiting.join()
         return results[0]
-
-
-def wait(condition):
-    deadline = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < deadline, "the condition did not come true in time"
-        time.sleep(0.01)

@@ -1,35 +1,19 @@
 """A simulator node in a thread, a client, and recorders of what the simulated driver publishes."""
 
-import contextlib
-import threading
 import time
 
 import numpy as np
-import rclpy
 from geometry_msgs.msg import TwistStamped
-from lifecycle_msgs.msg import Transition
-from rcl_interfaces.srv import SetParameters
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
-from rclpy.parameter import Parameter
 from sensor_msgs.msg import CameraInfo, Image, JointState
 from std_msgs.msg import Float64
 
 from deer_ros import graph
-from deer_ros.bringup import free_domain_id
-from deer_ros.client import StackClient
 from deer_ros.conversions import ns_to_stamp
 from deer_ros.nodes.simulator_node import SimulatorNode
 from deer_ros.quality import COMMANDS, FRAMES
+from tests.ros.node_rig import NodeRig, wait
 
-DEADLINE_S = 10.0
 REAL_TIME = {"mode": "real_time", "clock": "system"}
-
-
-def wait(condition, deadline_s=DEADLINE_S):
-    deadline = time.monotonic() + deadline_s
-    while not condition():
-        assert time.monotonic() < deadline, "the condition did not come true in time"
-        time.sleep(0.005)
 
 
 class Topic:
@@ -59,33 +43,13 @@ def ages(received):
     return [at - stamp_s(message) for at, message in received]
 
 
-def arguments(settings):
-    """Parameters as the command line of a node has them."""
-    values = {name: str(value).lower() if isinstance(value, bool) else value for name, value in settings.items()}
-    return ["--ros-args", *(item for name, value in values.items() for item in ("-p", f"{name}:={value}"))]
+class SimulatorRig(NodeRig):
+    """A running simulator node with the given parameters; `active` False leaves it unconfigured."""
 
+    def __init__(self, **settings):
+        super().__init__(SimulatorNode, settings)
 
-class SimulatorRig:
-    """A running simulator node with the given parameters; `active` False leaves it inactive."""
-
-    def __init__(self, active=True, **settings):
-        self.domain_id = free_domain_id()
-        rclpy.init(args=arguments(settings), domain_id=self.domain_id)
-        self.node = self.client = None
-        try:
-            self.node = SimulatorNode()
-            self.start(active)
-        except BaseException:
-            self.close()
-            raise
-
-    def start(self, active):
-        self.executor = SingleThreadedExecutor()
-        self.executor.add_node(self.node)
-        self.thread = threading.Thread(target=self.spin, daemon=True)
-        self.thread.start()
-        self.client = StackClient(self.domain_id)
-        node = self.client.node
+    def connect(self, node):
         self.joints = Topic(node, JointState, graph.JOINT_STATES)
         self.static = Topic(node, Image, graph.STATIC_IMAGE)
         self.gripper = Topic(node, Image, graph.GRIPPER_IMAGE)
@@ -93,33 +57,7 @@ class SimulatorRig:
         self.gripper_info = Topic(node, CameraInfo, graph.GRIPPER_CAMERA_INFO)
         self.twists = node.create_publisher(TwistStamped, graph.ARM_TWIST, COMMANDS)
         self.openings = node.create_publisher(Float64, graph.GRIPPER_COMMAND, COMMANDS)
-        self.parameters = node.create_client(SetParameters, "simulator/set_parameters")
-        self.change(Transition.TRANSITION_CONFIGURE, *([Transition.TRANSITION_ACTIVATE] if active else []))
-
-    def spin(self):
-        with contextlib.suppress(ExternalShutdownException):
-            self.executor.spin()
-
-    def close(self):
-        if self.client is not None:
-            self.client.close()
-            self.executor.shutdown()
-            self.thread.join(DEADLINE_S)
-        if self.node is not None:
-            self.node.destroy_node()
-        rclpy.try_shutdown()
-
-    def change(self, *transitions):
-        for transition in transitions:
-            self.client.change_state("simulator", transition, DEADLINE_S)
-
-    def set(self, **values):
-        """Changes parameters as `ros2 param set` does; the reason of the first refusal, or nothing."""
-        wait(self.parameters.service_is_ready)
-        request = SetParameters.Request()
-        request.parameters = [Parameter(name, value=value).to_parameter_msg() for name, value in values.items()]
-        results = self.client.wait_for(self.parameters.call_async(request), DEADLINE_S, "parameters").results
-        return next((result.reason for result in results if not result.successful), "")
+        self.activate()
 
     def reset(self, seed=0, **state):
         self.client.reset(seed, **state)

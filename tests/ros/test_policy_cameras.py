@@ -16,8 +16,8 @@ from tests.ros.policy_rig import GRIPPER, Rig
 def make_rig():
     rigs = []
 
-    def make(*settings):
-        rigs.append(Rig(settings=settings))
+    def make(**settings):
+        rigs.append(Rig(**settings))
         return rigs[-1]
 
     yield make
@@ -26,7 +26,7 @@ def make_rig():
 
 
 def test_the_policy_is_shown_the_middle_scaled_down(make_rig):
-    rig = make_rig("camera_static_size:=[12, 16]")
+    rig = make_rig(camera_static_size="[12, 16]")
     rig.bring_up()
     sent = np.zeros((12, 16, 3), np.uint8)
     sent[:, :2] = sent[:, 14:] = 255
@@ -38,7 +38,7 @@ def test_the_policy_is_shown_the_middle_scaled_down(make_rig):
 
 
 def test_any_other_size_is_dropped_with_the_reason(make_rig):
-    rig = make_rig("camera_static_size:=[12, 16]")
+    rig = make_rig(camera_static_size="[12, 16]")
     rig.bring_up()
     result = rig.follow()
     assert result.outcome is Outcome.FAILED
@@ -47,7 +47,7 @@ def test_any_other_size_is_dropped_with_the_reason(make_rig):
 
 def test_a_camera_below_the_policys_size_is_refused_when_configured(make_rig):
     with pytest.raises(StackError, match="refused"):
-        make_rig("camera_gripper_size:=[3, 8]").bring_up()
+        make_rig(camera_gripper_size="[3, 8]").bring_up()
 
 
 @pytest.mark.parametrize("size", ["[480]", "[-1, 640]", "[480, 70000]", "[480.0, 640.0]", "big"])

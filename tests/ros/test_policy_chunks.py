@@ -19,7 +19,8 @@ from deer_ros.nodes.policy_node import PolicyNode
 from deer_ros.nodes.safety_node import SafetyNode
 from deer_ros.quality import COMMANDS, LATCHED
 from deer_ros.reports import Outcome
-from tests.ros.policy_rig import DEADLINE_S, Rig, wait
+from tests.ros.node_rig import DEADLINE_S, wait
+from tests.ros.policy_rig import Rig
 
 HORIZON = 3
 

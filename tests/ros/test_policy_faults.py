@@ -1,6 +1,5 @@
 """The policy node when cameras freeze, the model freezes or runs out of memory, and what it tells about itself."""
 
-import importlib
 import threading
 import time
 
@@ -15,7 +14,8 @@ from deer_policies.interfaces import Budget, ExitReport
 from deer_ros import graph
 from deer_ros.nodes import policy_parameters
 from deer_ros.reports import Outcome
-from tests.ros.policy_rig import DEADLINE_S, GRIPPER, JOINTS, STATIC, Rig, ScriptedPolicy, wait
+from tests.ros.node_rig import DEADLINE_S, JOINTS, wait
+from tests.ros.policy_rig import GRIPPER, STATIC, Rig, ScriptedPolicy
 
 PERIOD_S = 0.03
 TIMEOUT_S = 0.3
@@ -54,8 +54,7 @@ class Faulty(ScriptedPolicy):
 
 @pytest.fixture(scope="module")
 def running():
-    importlib.import_module("deer_policies.deer.view_reuse")  # with torch, which a real policy has loaded by then
-    made = Rig(policy=Faulty(), settings=("default_max_steps:=100000",))
+    made = Rig(policy=Faulty(), default_max_steps=100000)
     made.bring_up()
     made.health, made.reports = [], []
     node = made.client.node

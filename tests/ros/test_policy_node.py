@@ -15,7 +15,8 @@ from deer_ros.bringup import free_domain_id
 from deer_ros.errors import StackError
 from deer_ros.nodes.policy_node import PolicyNode
 from deer_ros.reports import Outcome
-from tests.ros.policy_rig import DEADLINE_S, GRIPPER, JOINTS, STATIC, Rig, ScriptedPolicy, wait
+from tests.ros.node_rig import DEADLINE_S, JOINTS, wait
+from tests.ros.policy_rig import GRIPPER, STATIC, Rig, ScriptedPolicy
 
 
 @pytest.fixture

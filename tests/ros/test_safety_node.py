@@ -1,52 +1,36 @@
 """The safety node over ROS: what comes out of it, through each of its interfaces, and what keeps it still."""
 
-import contextlib
-import threading
 import time
 
 import numpy as np
 import pytest
-import rclpy
 from deer_msgs.msg import PolicyAction, SafetyState
 from geometry_msgs.msg import TwistStamped
 from lifecycle_msgs.msg import Transition
-from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
-from rcl_interfaces.srv import SetParameters
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from sensor_msgs.msg import Image, JointState
 from std_msgs.msg import Bool, Float64
 from std_srvs.srv import SetBool
 from trajectory_msgs.msg import JointTrajectory
 
 from deer_ros import graph
-from deer_ros.bringup import free_domain_id
-from deer_ros.client import StackClient
 from deer_ros.control.watchdog import GateState
 from deer_ros.errors import StackError
 from deer_ros.nodes.safety_node import SafetyNode
 from deer_ros.quality import COMMANDS, FRAMES, LATCHED
+from tests.ros.node_rig import DEADLINE_S, JOINTS, NodeRig, wait
 
-DEADLINE_S = 10.0
-JOINTS = (-1.21779206, 1.03987646, 2.11978261, -2.34205014, -0.87015947, 1.64119353, 0.55344866)
 FORWARD = (0.1, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0)
 NAMES = [f"panda_joint{index}" for index in range(1, 8)]
 SETTINGS = {"arm_on_start": True, "workspace_low_m": [-1.0, -1.0, 0.0], "workspace_high_m": [1.0, 1.0, 1.5]}
 
 
-class Bench:
+class Bench(NodeRig):
     """A safety node in a thread, and around it a driver, cameras and a policy that the test moves."""
 
     def __init__(self, **settings):
-        domain_id = free_domain_id()
-        arguments = [f"{name}:={value}" for name, value in {**SETTINGS, **settings}.items()]
-        rclpy.init(args=["--ros-args", *(item for one in arguments for item in ("-p", one))], domain_id=domain_id)
-        self.node = SafetyNode()
-        self.executor = SingleThreadedExecutor()
-        self.executor.add_node(self.node)
-        self.thread = threading.Thread(target=self._spin, daemon=True)
-        self.thread.start()
-        self.client = StackClient(domain_id)
-        node = self.client.node
+        super().__init__(SafetyNode, {**SETTINGS, **settings})
+
+    def connect(self, node):
         self.joints = node.create_publisher(JointState, graph.JOINT_STATES, FRAMES)
         self.images = [
             node.create_publisher(Image, topic, FRAMES) for topic in (graph.STATIC_IMAGE, graph.GRIPPER_IMAGE)
@@ -67,16 +51,8 @@ class Bench:
         self.joints_rad = list(JOINTS)
         self.sent = 0
 
-    def _spin(self):
-        with contextlib.suppress(ExternalShutdownException):
-            self.executor.spin()
-
-    def change(self, *transitions):
-        for transition in transitions:
-            self.client.change_state("safety", transition, DEADLINE_S)
-
     def bring_up(self):
-        self.change(Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE)
+        self.activate()
         publishers = (self.joints, *self.images, self.actions, self.operator, self.e_stop)
         wait(lambda: all(publisher.get_subscription_count() for publisher in publishers))
         wait(lambda: self.node.count_subscribers(graph.ARM_TWIST) and self.node.count_subscribers(graph.ARM_TRAJECTORY))
@@ -121,27 +97,6 @@ class Bench:
         client = self.client.node.create_client(SetBool, graph.SAFETY_TAKEOVER)
         wait(client.service_is_ready)
         return self.client.wait_for(client.call_async(SetBool.Request(data=wanted)), DEADLINE_S, "the takeover")
-
-    def set_parameter(self, name, value):
-        client = self.client.node.create_client(SetParameters, "safety/set_parameters")
-        wait(client.service_is_ready)
-        value = ParameterValue(type=ParameterType.PARAMETER_DOUBLE, double_value=value)
-        request = SetParameters.Request(parameters=[Parameter(name=name, value=value)])
-        return self.client.wait_for(client.call_async(request), DEADLINE_S, "the parameter").results[0]
-
-    def close(self):
-        self.client.close()
-        self.executor.shutdown()
-        self.thread.join(DEADLINE_S)
-        self.node.destroy_node()
-        rclpy.try_shutdown()
-
-
-def wait(condition):
-    deadline = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < deadline, "the condition did not come true in time"
-        time.sleep(0.01)
 
 
 @pytest.fixture
@@ -265,14 +220,12 @@ def test_an_operator_takes_over_drives_and_hands_back(make):
 def test_limits_change_while_it_runs_and_bad_ones_are_refused(make):
     bench = make()
     bench.run(0.5)
-    assert bench.set_parameter("linear_speed_m_s", 0.03).successful
+    assert bench.set(linear_speed_m_s=0.03) == ""
     changed_s = time.monotonic()
     bench.run(0.5)
     assert bench.speeds(changed_s + 0.2).max() == pytest.approx(0.03, abs=1e-3)
     for name, value in (("linear_speed_m_s", float("inf")), ("linear_jerk_m_s3", 0.0), ("gripper_closed_m", 0.1)):
-        refused = bench.set_parameter(name, value)
-        assert not refused.successful
-        assert refused.reason
+        assert bench.set(**{name: value}) != ""
     bench.run(0.2)
     assert bench.speeds()[-1] == pytest.approx(0.03, abs=1e-3)
 

@@ -9,8 +9,6 @@ import yaml
 pytest.importorskip("pybullet")
 
 from geometry_msgs.msg import TwistStamped
-from rcl_interfaces.srv import SetParameters
-from rclpy.parameter import Parameter
 from sensor_msgs.msg import JointState
 
 from deer_ros import graph
@@ -18,7 +16,8 @@ from deer_ros.bringup import Stack, StackConfig
 from deer_ros.control.kinematics import ArmGeometry
 from deer_ros.quality import COMMANDS, FRAMES
 from deer_ros.reports import Outcome
-from tests.ros.simulator_rig import Topic, ages, wait
+from tests.ros.node_rig import set_parameters, wait
+from tests.ros.simulator_rig import Topic, ages
 
 INSTRUCTION = "open the drawer"
 
@@ -68,12 +67,7 @@ def tool(message):
 
 def change(stack, **values):
     """Sets parameters of the running simulator."""
-    client = stack.client.node.create_client(SetParameters, "simulator/set_parameters")
-    wait(client.service_is_ready)
-    request = SetParameters.Request()
-    request.parameters = [Parameter(name, value=value).to_parameter_msg() for name, value in values.items()]
-    results = stack.client.wait_for(client.call_async(request), 10.0, "parameters").results
-    assert all(result.successful for result in results), results
+    assert set_parameters(stack.client, "simulator", **values) == ""
 
 
 def speed(joints, count=5):

@@ -13,7 +13,8 @@ from deer_policies.errors import SimulatorError
 from deer_ros import graph
 from deer_ros.conversions import image_to_rgb
 from deer_ros.quality import LATCHED
-from tests.ros.simulator_rig import REAL_TIME, SimulatorRig, Topic, ages, stamp_s, wait
+from tests.ros.node_rig import wait
+from tests.ros.simulator_rig import REAL_TIME, SimulatorRig, Topic, ages, stamp_s
 
 PERIOD_S = 1 / 30
 

@@ -9,7 +9,8 @@ from action_msgs.msg import GoalStatus
 from rclpy.action import ActionClient
 
 from deer_ros import graph
-from tests.ros.simulator_rig import DEADLINE_S, REAL_TIME, SimulatorRig, wait
+from tests.ros.node_rig import DEADLINE_S, wait
+from tests.ros.simulator_rig import REAL_TIME, SimulatorRig
 
 FINGERS = ("panda_finger_joint1", "panda_finger_joint2")
 

@@ -11,7 +11,8 @@ from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 from deer_ros import graph
 from deer_ros.conversions import ns_to_stamp
 from deer_ros.quality import COMMANDS
-from tests.ros.simulator_rig import REAL_TIME, SimulatorRig, stamp_s, wait
+from tests.ros.node_rig import wait
+from tests.ros.simulator_rig import REAL_TIME, SimulatorRig, stamp_s
 
 NAMES = [f"panda_joint{index}" for index in range(1, 8)]
 TURN = np.array([0.1, -0.1, 0.1, 0.1, -0.1, 0.1, 0.2])

@@ -17,7 +17,8 @@ from deer_ros.bringup import free_domain_id
 from deer_ros.control.imperfections import Imperfections
 from deer_ros.nodes.simulator_node import SimulatorNode
 from deer_ros.nodes.transform_broadcast import quaternion
-from tests.ros.simulator_rig import REAL_TIME, SimulatorRig, arguments
+from tests.ros.node_rig import arguments
+from tests.ros.simulator_rig import REAL_TIME, SimulatorRig
 
 
 @contextlib.contextmanager
@@ -54,7 +55,6 @@ def test_parameters_that_do_not_go_together_are_refused(settings, reason):
         ({"publish_tf": True}, "tf2_msgs"),
         ({"gripper_interface": "gripper_command"}, "control_msgs"),
         ({"gripper_interface": "parallel_gripper_command"}, "control_msgs"),
-        ({"arm_interface": "joint_trajectory"}, "trajectory_msgs"),
     ],
 )
 def test_a_package_that_is_missing_is_named(monkeypatch, capfd, settings, package):

@@ -18,7 +18,7 @@ from deer_ros.client import StackClient
 from deer_ros.lifecycle import ManagedNode
 from deer_ros.quality import LATCHED
 from deer_ros.supervision import SupervisionSettings, Supervisor
-from tests.ros.policy_rig import wait
+from tests.ros.node_rig import wait
 
 
 class Member(ManagedNode):
