@@ -30,10 +30,6 @@ REPEAT_S = 1.5
 """A request that may be made twice is made again if it is not answered within this time."""
 
 
-_REACHED = {1: 2, 2: 1, 3: 3, 4: 2}
-"""State after each transition of `lifecycle_msgs`: configure, clean up, activate, deactivate."""
-
-
 class StackClient:
     """Talks to the nodes over ROS 2 from any process on the same domain; a context manager.
 
@@ -119,8 +115,15 @@ class StackClient:
         Raises:
             StackError: if the node refuses; its log says why.
         """
-        from lifecycle_msgs.msg import Transition
+        from lifecycle_msgs.msg import State, Transition
         from lifecycle_msgs.srv import ChangeState, GetState
+
+        reached = {
+            Transition.TRANSITION_CONFIGURE: State.PRIMARY_STATE_INACTIVE,
+            Transition.TRANSITION_CLEANUP: State.PRIMARY_STATE_UNCONFIGURED,
+            Transition.TRANSITION_ACTIVATE: State.PRIMARY_STATE_ACTIVE,
+            Transition.TRANSITION_DEACTIVATE: State.PRIMARY_STATE_INACTIVE,
+        }
 
         changer: Any = self.node.create_client(ChangeState, f"{node}/change_state")
         getter: Any = self.node.create_client(GetState, f"{node}/get_state")
@@ -132,12 +135,12 @@ class StackClient:
                 try:
                     response = self._call(changer, request, min(2 * REPEAT_S, left_s), what)
                     break
-                except StackError:
+                except NoAnswerError:
                     if left_s <= 2 * REPEAT_S:
                         raise
                 # An answer that got lost: the state tells whether the transition was made.
                 state = self._call(getter, GetState.Request(), deadline - time.monotonic(), what, repeat=True)
-                if state.current_state.id == _REACHED.get(transition):
+                if state.current_state.id == reached.get(transition):
                     return
         finally:
             self.node.destroy_client(changer)
@@ -311,9 +314,9 @@ class StackClient:
             last = not repeat or left_s <= REPEAT_S
             try:
                 return self.wait_for(client.call_async(request), left_s if last else REPEAT_S, what)
-            except NoAnswerError as error:
+            except NoAnswerError:
                 if last:
-                    raise StackError(f"no answer about {what} within {timeout_s:g} s") from error
+                    raise
 
     def _trigger(self, client: Any, what: str) -> str:
         from std_srvs.srv import Trigger

@@ -137,13 +137,23 @@ class SafetyGate:
         self._accept(target, self._gripper_m, now_s, passed)
 
     def operate_gripper(self, opening_m: float, now_s: float) -> None:
-        """An operator's opening of the gripper, in m; nothing unless the operator has the arm or it is no opening."""
-        limits = self.limits
-        if (
-            self.watchdog.state is GateState.TAKEN_OVER
-            and limits.gripper_closed_m <= opening_m <= limits.gripper_open_m
-        ):
-            self._change_gripper(opening_m, now_s)
+        """Judges an operator's opening of the gripper, in m, if the operator has the arm."""
+        if self.watchdog.state is not GateState.TAKEN_OVER:
+            return
+        closed_m, open_m = self.limits.gripper_closed_m, self.limits.gripper_open_m
+        if not closed_m <= opening_m <= open_m:
+            self.watchdog.refuse(
+                f"the gripper's opening is {opening_m:g} m, which must be in [{closed_m:g}, {open_m:g}]"
+            )
+            return
+        self._change_gripper(opening_m, now_s)
+        # Commands that went silent begin again, or nobody would hear of it.
+        self._held_since_s = None
+
+    def refuse_operator(self, reason: str) -> None:
+        """What an operator sent can't be used; nothing unless the operator has the arm."""
+        if self.watchdog.state is GateState.TAKEN_OVER:
+            self.watchdog.refuse(reason)
 
     def advance(self, now_s: float, period_s: float) -> Command | None:
         """The command for the next period; None where nothing is to be said any more."""

@@ -9,7 +9,7 @@ from std_msgs.msg import Float64
 
 from deer_policies.errors import ConfigError
 from deer_ros import graph
-from deer_ros.nodes.safety_parameters import FLOAT64, GRIPPER_COMMAND, SafetyParameters
+from deer_ros.nodes.safety_parameters import SafetyParameters
 from deer_ros.quality import COMMANDS
 
 if TYPE_CHECKING:
@@ -33,16 +33,16 @@ class GripperOutput(Protocol):
 
 def make_gripper_output(node: Node, settings: SafetyParameters) -> GripperOutput:
     """The one that the parameter `gripper_output` names. Raises ConfigError if control_msgs is needed and missing."""
-    if settings.gripper_output == FLOAT64:
+    if settings.gripper_output == graph.FLOAT64:
         return TopicGripper(node)
     try:
         from control_msgs import action as interfaces
     except ImportError as error:
         raise ConfigError(
             f"gripper_output is {settings.gripper_output}, which needs the ROS 2 package control_msgs: "
-            f"apt install ros-$ROS_DISTRO-control-msgs, or set gripper_output to {FLOAT64}"
+            f"apt install ros-$ROS_DISTRO-control-msgs, or set gripper_output to {graph.FLOAT64}"
         ) from error
-    if settings.gripper_output == GRIPPER_COMMAND:
+    if settings.gripper_output == graph.GRIPPER_COMMAND_ACTION:
         kind = interfaces.GripperCommand
 
         def goal(opening_m: float) -> Any:
@@ -57,7 +57,7 @@ def make_gripper_output(node: Node, settings: SafetyParameters) -> GripperOutput
         def goal(opening_m: float) -> Any:
             message = kind.Goal()
             message.command.name = [finger]
-            message.command.position = [opening_m * settings.gripper_scale]
+            message.command.position = [opening_m / 2 * settings.gripper_scale]
             message.command.effort = [settings.gripper_effort_n]
             return message
 

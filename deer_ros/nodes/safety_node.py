@@ -29,7 +29,7 @@ from deer_ros.lifecycle import ManagedNode
 from deer_ros.nodes import safety_parameters
 from deer_ros.nodes.arm_output import ArmCommand, ArmOutput, TrajectoryOutput, TwistOutput
 from deer_ros.nodes.gripper_output import GripperOutput, make_gripper_output
-from deer_ros.nodes.safety_parameters import OBSERVATION, TWIST, Limits
+from deer_ros.nodes.safety_parameters import OBSERVATION, Limits
 from deer_ros.process import run
 from deer_ros.quality import COMMANDS, LATCHED
 
@@ -81,7 +81,7 @@ class SafetyNode(ManagedNode):
         arm, settings = self._settings.arm, self._settings
         self._gripper_output = make_gripper_output(self, settings)
         self._releases.append(self._gripper_output.close)
-        if settings.arm_output == TWIST:
+        if settings.arm_output == graph.TWIST:
             self._arm_output = TwistOutput(self, arm.base_frame)
         else:
             motion = JointMotion(arm.geometry, settings.joints)
@@ -165,10 +165,10 @@ class SafetyNode(ManagedNode):
 
     def _on_operator_twist(self, message: TwistStamped) -> None:
         linear, angular, frame = message.twist.linear, message.twist.angular, message.header.frame_id
-        if frame not in ("", self._settings.arm.base_frame):
-            self._watchdog.refuse(f"the operator's twist is in frame {frame!r}, not {self._settings.arm.base_frame!r}")
-            return
         values = np.array((linear.x, linear.y, linear.z)), np.array((angular.x, angular.y, angular.z))
+        if frame not in ("", self._settings.arm.base_frame):
+            self._gate.refuse_operator(f"their twist is in frame {frame!r}, not {self._settings.arm.base_frame!r}")
+            return
         self._gate.operate(*values, time.monotonic())
 
     def _on_operator_gripper(self, message: Float64) -> None:
@@ -275,7 +275,7 @@ class SafetyNode(ManagedNode):
         """Who else commands the arm past this node, or sends actions beside the policy, in words."""
         if self._arm_output is None:
             return ""
-        output = graph.ARM_TWIST if self._settings.arm_output == TWIST else graph.ARM_TRAJECTORY
+        output = graph.ARM_TWIST if self._settings.arm_output == graph.TWIST else graph.ARM_TRAJECTORY
         for topic, of in (
             (output, "commands reach the arm past the safety node"),
             (graph.POLICY_ACTION, "who else acts?"),

@@ -7,18 +7,17 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from deer_ros import graph, parameters
+from deer_ros.control.arm import ArmParameters
 from deer_ros.control.gate import GateSettings
 from deer_ros.control.joint_motion import JointLimits
 from deer_ros.control.safety import SafetyLimits
 from deer_ros.control.watchdog import WatchdogSettings
-from deer_ros.parameters import ArmParameters, LiveParameters
+from deer_ros.parameters import LiveParameters
 
 if TYPE_CHECKING:
     from rclpy.node import Node
 
 OBSERVATION, NOW = "observation", "now"
-TWIST, JOINT_TRAJECTORY = "twist", "joint_trajectory"
-FLOAT64, GRIPPER_COMMAND, PARALLEL_GRIPPER_COMMAND = "float64", "gripper_command", "parallel_gripper_command"
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,7 @@ class SafetyParameters:
         command_rate_hz: of commands to the arm between actions.
         arm_output, gripper_output: through which interfaces commands go out.
         gripper_effort_n: of the gripper's actions.
-        gripper_scale: position in the gripper's actions for each m of opening.
+        gripper_scale: factor on what the gripper's actions are told: the opening, and a finger's half of it.
         joints: limits of joint trajectories.
     """
 
@@ -84,27 +83,22 @@ def declare(node: Node) -> SafetyParameters:
         arm_output=text(
             node,
             "arm_output",
-            TWIST,
-            f"{TWIST}: TwistStamped on {graph.ARM_TWIST} (MoveIt Servo, m/s and rad/s in the base frame); "
-            f"{JOINT_TRAJECTORY}: JointTrajectory on {graph.ARM_TRAJECTORY} (joint_trajectory_controller)",
-            (TWIST, JOINT_TRAJECTORY),
+            graph.TWIST,
+            f"{graph.TWIST}: TwistStamped on {graph.ARM_TWIST} (MoveIt Servo, m/s and rad/s in the base frame); "
+            f"{graph.JOINT_TRAJECTORY}: JointTrajectory on {graph.ARM_TRAJECTORY} (joint_trajectory_controller)",
+            (graph.TWIST, graph.JOINT_TRAJECTORY),
         ),
         gripper_output=text(
             node,
             "gripper_output",
-            FLOAT64,
-            f"{FLOAT64}: std_msgs/Float64 on {graph.GRIPPER_COMMAND}, opening in m; the others: the action of that "
-            f"name of control_msgs on {graph.GRIPPER_ACTION}",
-            (FLOAT64, GRIPPER_COMMAND, PARALLEL_GRIPPER_COMMAND),
+            graph.FLOAT64,
+            f"{graph.FLOAT64}: std_msgs/Float64 on {graph.GRIPPER_COMMAND}, opening in m; the others: the action "
+            f"of that name of control_msgs on {graph.GRIPPER_ACTION}",
+            (graph.FLOAT64, graph.GRIPPER_COMMAND_ACTION, graph.PARALLEL_GRIPPER_ACTION),
         ),
         gripper_effort_n=number(node, "gripper_effort_n", 40.0, 0.1, 1000.0, "greatest force of the gripper's actions"),
         gripper_scale=number(
-            node,
-            "gripper_scale",
-            0.5,
-            -1000.0,
-            1000.0,
-            "position in the gripper's actions for 1 m of opening; 0.5: a finger",
+            node, "gripper_scale", 1.0, -1e3, 1e3, "factor on the position in the gripper's actions, for other units"
         ),
         joints=_declare_joints(node),
     )

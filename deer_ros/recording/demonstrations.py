@@ -59,6 +59,8 @@ def demonstrations(runs: Runs, actions: str, everything: bool) -> tuple[list[Dem
     """
     found: list[Demonstration] = []
     left_out: list[str] = []
+    if actions not in (POLICY, MEASURED):
+        raise ConfigError(f"actions is {actions!r}; it must be {POLICY} or {MEASURED}")
     if actions == POLICY and not runs.goals:
         raise ConfigError("the recording holds no goal of the policy node; take --actions measured for teleoperation")
     for span in spans(runs):

@@ -24,9 +24,10 @@ LOOK_PERIOD_S = 0.2
 TOPICS = (
     *(graph.STATIC_IMAGE, graph.GRIPPER_IMAGE, graph.JOINT_STATES, graph.INSTRUCTION),
     *(graph.POLICY_GOAL, graph.POLICY_INPUT, graph.POLICY_ACTION, graph.EXIT_REPORT),
-    *(graph.ARM_TWIST, graph.GRIPPER_COMMAND, graph.SAFETY_STATE, graph.SUBTASK_DONE),
-    *(graph.CLOCK, graph.DIAGNOSTICS, "/rosout", "/parameter_events", "/tf", "/tf_static"),
-    *("camera/static/camera_info", "camera/gripper/camera_info"),
+    *(graph.ARM_TWIST, graph.ARM_TRAJECTORY, graph.GRIPPER_COMMAND, graph.SAFETY_STATE, graph.SUBTASK_DONE),
+    *(graph.OPERATOR_TWIST, graph.OPERATOR_GRIPPER, graph.E_STOP),
+    *(graph.CLOCK, graph.DIAGNOSTICS, "/rosout", "/parameter_events", graph.TF, graph.TF_STATIC),
+    *(graph.STATIC_CAMERA_INFO, graph.GRIPPER_CAMERA_INFO),
 )
 """What is recorded unless told otherwise; relative names are in the namespace of the graph."""
 

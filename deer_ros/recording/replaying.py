@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from deer_policies.interfaces import ActionChunk, Budget, ExitReport, Policy
+from deer_policies.interfaces import ActionChunk, Budget, ExitReport, Policy, ReduciblePolicy
 from deer_ros.control.camera_fit import CameraFit
 from deer_ros.conversions import stamp_to_ns
 from deer_ros.recording.images import Wanted, find_images
@@ -154,8 +154,8 @@ def _step(
     pinned = budget.latency_ms is not None
     if pinned:
         pin_exit(policy, int(step.report.exit_index))
-    elif policy.budget != budget:
-        policy.set_budget(budget)
+    else:
+        _restrict(policy, budget, len(step.report.thresholds))
     chunk, state, report = policy.step(seen, state)
     found.steps += 1
     found.pinned += pinned
@@ -168,6 +168,14 @@ def _step(
     if difference:
         found.note(where, difference)
     return state
+
+
+def _restrict(policy: Policy, budget: Budget, exits: int) -> None:
+    """The budget of a step, and the exits that were in use then: some may have been given up as memory ran out."""
+    if policy.budget != budget or (isinstance(policy, ReduciblePolicy) and policy.exits_in_use < exits):
+        policy.set_budget(budget)
+    if isinstance(policy, ReduciblePolicy) and policy.exits_in_use > exits:
+        policy.limit_exits(exits)
 
 
 def _whole_steps(goal: RecordedGoal, runs: Runs, found: Comparison) -> Iterator[PolicyStep]:

@@ -245,6 +245,34 @@ def test_the_operator_drives_slowly_and_the_policy_does_not():
     assert not moves(gate.advance(0.66, PERIOD_S))
 
 
+def test_the_operators_gripper_is_heard_of_though_commands_have_ceased():
+    gate = make_gate()
+    gate.watchdog.take_over()
+    assert run(gate, 0.01, 1.0)[-1][1] is None
+    gate.joints(JOINTS, 1.0)
+    gate.operate_gripper(0.03, 1.0)
+    assert {command.gripper_m for _, command in run(gate, 1.0, 1.1)} == {0.03}
+    for opening_m in (0.2, -0.01, float("nan")):
+        gate.operate_gripper(opening_m, 2.0)
+        assert "must be in [0, 0.08]" in gate.watchdog.reason
+    gate.watchdog.hand_back()
+    gate.operate_gripper(0.05, 3.0)
+    gate.joints(JOINTS, 3.0)
+    gate.watchdog.take_over()
+    gate.operate(np.zeros(3), np.zeros(3), 3.0)
+    assert gate.advance(3.0, PERIOD_S).gripper_m == 0.03
+
+
+def test_what_an_operator_without_the_arm_sends_holds_nobody():
+    gate = make_gate()
+    gate.action(FORWARD, 0.01)
+    gate.refuse_operator("a frame nobody knows")
+    assert moves(gate.advance(0.01, PERIOD_S))
+    gate.watchdog.take_over()
+    gate.refuse_operator("a frame nobody knows")
+    assert gate.watchdog.reason == "a frame nobody knows"
+
+
 def test_simulation_limits_let_every_action_of_calvin_pass():
     """simulation.yaml promises that full-scale actions are not changed, whatever came before."""
     import yaml

@@ -1,13 +1,15 @@
 """Bringing a stack up: settings are checked before anything starts, and failures say what failed."""
 
 import argparse
+import time
+from types import SimpleNamespace
 
 import pytest
 import yaml
 
 from deer_policies.errors import ConfigError
 from deer_ros import graph
-from deer_ros.bringup import Stack, StackConfig, free_domain_id
+from deer_ros.bringup import STUCK_S, WATCH_PERIOD_S, Stack, StackConfig, free_domain_id
 from deer_ros.cli import up
 from deer_ros.errors import StackError
 
@@ -62,6 +64,33 @@ def test_a_policy_that_is_not_there_is_told_and_everything_is_stopped(tmp_path):
     with pytest.raises(StackError, match="no-such-policy"), stack:
         pass
     assert all(process.poll() is not None for process in stack.processes.values())
+
+
+class Idle:
+    """Processes that run until they are stopped."""
+
+    def __init__(self) -> None:
+        self.stopped = False
+
+    def ended(self, name: str) -> str:
+        return ""
+
+    def stop(self) -> None:
+        self.stopped = True
+
+
+def test_a_stack_whose_own_ros_side_hangs_is_stopped():
+    stack = Stack(StackConfig(bringup="arm"))
+    stack._processes = Idle()
+    stack._supervisor = SimpleNamespace(ticked_s=time.monotonic())
+    stack._watcher.start()
+    time.sleep(3 * WATCH_PERIOD_S)
+    stack.check()
+    stack._supervisor.ticked_s -= STUCK_S
+    stack._watcher.join(5.0)
+    assert stack._processes.stopped
+    with pytest.raises(StackError, match=r"ROS 2 hangs: nothing was heard or sent for .*; everything was stopped"):
+        stack.check()
 
 
 def test_a_parameter_out_of_range_ends_the_bringup_with_its_name(tmp_path):

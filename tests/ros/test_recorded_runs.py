@@ -128,6 +128,23 @@ class Scripted:
         return [0.01 * step, 0.1 * place, pixel / 255, 0, 0, 0, -1.0]
 
 
+class Reducible(Scripted):
+    """Has three exits and can do without the deeper ones."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.exits_in_use = 3
+        self.limits: list[int] = []
+
+    def set_budget(self, budget: Budget) -> None:
+        super().set_budget(budget)
+        self.exits_in_use = 3
+
+    def limit_exits(self, count: int) -> None:
+        self.exits_in_use = count
+        self.limits.append(count)
+
+
 def frames_of(goal: int, count: int) -> list[int]:
     return [(goal + 1) * 10**9 + index * PERIOD_NS for index in range(count)]
 
@@ -252,6 +269,22 @@ def test_the_recorded_budget_is_set(film: Film) -> None:
     assert policy.budgets == [Budget(average_llm_gmac=0.5)]
 
 
+def test_exits_that_were_given_up_as_memory_ran_out_are_not_in_use(film: Film) -> None:
+    """The recorded reports have two thresholds, so that two exits were in use."""
+    chunked_goal(film)
+    policy = Reducible()
+    assert replayed(film.close(), policy).equal
+    assert policy.limits == [2]
+
+
+def test_fewer_exits_than_the_policy_has_now_are_put_back(film: Film) -> None:
+    chunked_goal(film)
+    policy = Reducible()
+    policy.exits_in_use = 1
+    assert replayed(film.close(), policy).equal
+    assert (policy.budgets, policy.exits_in_use) == ([Budget()], 2)
+
+
 def test_under_a_latency_budget_the_recorded_exit_is_taken(film: Film) -> None:
     """How deep a policy gets in a given time is no property of what it was shown."""
     chunked_goal(film, 0, latency_ms=20.0)
@@ -326,6 +359,12 @@ def test_motion_that_somebody_made_is_a_demonstration(film: Film) -> None:
     # The command is given after frame 4: it acts from there on, and the state tells it from frame 5 on.
     assert item.rel_actions[:, 6].tolist() == [1.0] * 4 + [-1.0] * 4
     assert item.robot_obs[:, 14].tolist() == [1.0] * 5 + [-1.0] * 3
+
+
+def test_a_kind_of_actions_that_there_is_not(film: Film) -> None:
+    teleoperated(film, frames_of(1, 9))
+    with pytest.raises(ConfigError, match="actions is 'guessed'; it must be policy or measured"):
+        demonstrations(read_runs(film.close()), "guessed", everything=False)
 
 
 def test_faster_and_slower_cameras(film: Film, tmp_path: Path) -> None:

@@ -198,6 +198,21 @@ def test_deactivation_in_the_middle_of_motion_ends_it(make):
     assert bench.state[0] == GateState.STOPPED
 
 
+def test_an_operator_who_has_not_taken_over_is_not_heard(make):
+    bench = make()
+    bench.run(0.5)
+    stray = TwistStamped()
+    stray.header.frame_id = "camera"
+    stray.twist.linear.y = 1.0
+    sent_s = time.monotonic()
+    for _ in range(10):
+        bench.operator.publish(stray)
+        bench.run(0.05)
+    assert bench.state == (GateState.ARMED, "")
+    assert bench.speeds(sent_s).min() > 0.05
+    assert not any(message.twist.linear.y for _, message in bench.twists)
+
+
 def test_an_operator_takes_over_drives_and_hands_back(make):
     bench = make(operator_scale=0.2)
     bench.run(0.3)

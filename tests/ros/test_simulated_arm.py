@@ -10,6 +10,8 @@ pytest.importorskip("pybullet")
 
 from geometry_msgs.msg import TwistStamped
 from sensor_msgs.msg import JointState
+from std_msgs.msg import Float64
+from std_srvs.srv import SetBool
 
 from deer_ros import graph
 from deer_ros.bringup import Stack, StackConfig
@@ -95,6 +97,28 @@ def test_an_instruction_becomes_motion(stack, joints, twists):
     wait(lambda: speed(joints) < 0.02)
 
 
+def operated_opening(stack, joints, opening_m):
+    """What the fingers are apart (m) once an operator has taken over and said so."""
+    node = stack.client.node
+    takeover, gripper = (
+        node.create_client(SetBool, graph.SAFETY_TAKEOVER),
+        node.create_publisher(Float64, graph.OPERATOR_GRIPPER, COMMANDS),
+    )
+    wait(lambda: takeover.service_is_ready() and gripper.get_subscription_count())
+    asked = takeover.call_async(SetBool.Request(data=True))
+    assert stack.client.wait_for(asked, 5.0, "the takeover").success
+    gripper.publish(Float64(data=opening_m))
+    joints.next(45)
+    asked = takeover.call_async(SetBool.Request(data=False))
+    assert stack.client.wait_for(asked, 5.0, "the handing back").success
+    return sum(joints.last.position[7:])
+
+
+def test_the_gripper_opens_as_far_as_it_is_told(stack, joints):
+    for opening_m in (0.05, 0.02):
+        assert operated_opening(stack, joints, opening_m) == pytest.approx(opening_m, abs=3e-3)
+
+
 def test_where_the_cameras_stop_the_goal_fails_and_the_arm_holds(stack, joints):
     stack.client.reset(0)
     goal = stack.client.send(INSTRUCTION, max_steps=10_000)
@@ -150,3 +174,4 @@ def test_joint_trajectories_and_the_parallel_grippers_action_move_the_arm_too(
         logs = "".join((tmp_path / f"{name}.log").read_text() for name in ("safety", "simulator"))
         assert "does not follow" not in logs
         assert "gripper" not in logs.replace("gripper_command", ""), "neither refused nor missing"
+        assert operated_opening(stack, joints, 0.05) == pytest.approx(0.05, abs=3e-3)
