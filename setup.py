@@ -51,7 +51,6 @@ setup(
             "ros-trajectory-msgs",
             "ros-diagnostic-msgs",
             "ros-lifecycle-msgs",
-            "ros-trajectory-msgs",
             "ros-rosgraph-msgs",
         ],
         "test": [

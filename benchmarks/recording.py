@@ -22,6 +22,8 @@ from pathlib import Path
 
 import numpy as np
 
+from latency.machine import cpu_s
+
 RATE_HZ = 30.0
 
 
@@ -73,12 +75,6 @@ def film(size: tuple[int, int], noise: float) -> list[np.ndarray]:
     return found
 
 
-def processor_s(pid: int) -> float:
-    """User and system time of a process so far."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
 def measure(size: str, noise: float, joint_states: int, seconds: float, compression: str) -> str:
     """A line of the table: records for a while and tells what it took."""
     from deer_ros.bringup import free_domain_id
@@ -101,10 +97,10 @@ def measure(size: str, noise: float, joint_states: int, seconds: float, compress
             line = recorder.stdout.readline()
             while not line.startswith("ready"):
                 line = recorder.stdout.readline()
-            began, used = time.monotonic(), processor_s(recorder.pid)
+            began, used = time.monotonic(), cpu_s(recorder.pid)
             while time.monotonic() - began < seconds:
                 line = recorder.stdout.readline()
-            taken = processor_s(recorder.pid) - used
+            taken = cpu_s(recorder.pid) - used
             lasted = time.monotonic() - began
             recorder.send_signal(signal.SIGINT)
             told = line + recorder.communicate(timeout=20.0)[0]

@@ -42,6 +42,7 @@ class StackConfig:
         domain_id: ROS domain; None draws a free one.
         log_folder: takes the nodes' output, one file each; None leaves it on this process' output.
         respawn: whether nodes that can be are started again when their process ends.
+        variables: of the nodes' environment, beside those that it sets itself.
         modules: Python modules that run nodes instead of their own, by node name.
         network: who may reach the nodes, one of `deer_ros.network.NETWORKS`.
         security: keystore of `deer security`, with which SROS 2 is enforced; None leaves it to the environment.
@@ -53,6 +54,7 @@ class StackConfig:
     domain_id: int | None = None
     log_folder: Path | None = None
     respawn: bool = False
+    variables: Mapping[str, str] = field(default_factory=dict)
     modules: Mapping[str, str] = field(default_factory=dict)
     network: str = network.LOOPBACK
     security: Path | None = None
@@ -86,9 +88,9 @@ class StackConfig:
         return [] if self.security is None else enforcing.arguments(self.security, name)
 
     def environment(self, given: Mapping[str, str]) -> dict[str, str]:
-        """The environment `given` with the network and the security of this stack."""
+        """The environment `given` with the variables, the network and the security of this stack."""
         secured = {} if self.security is None else enforcing.environment(self.security)
-        return {**network.environment(self.network, given), **secured}
+        return {**network.environment(self.network, {**given, **self.variables}), **secured}
 
 
 class Stack:

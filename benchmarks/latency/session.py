@@ -117,8 +117,10 @@ def run(setup: Setup, observations: list[Observation], seconds: float, told: Cal
             trace.FOLDER: name,
             "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
         }
-        with _environment(variables), _known(), Stack(StackConfig(BRINGUP, _PARAMETERS, _overrides(setup))) as stack:
-            span = _measure(stack, seconds, told)
+        with _known():
+            config = StackConfig(BRINGUP, _PARAMETERS, _overrides(setup), variables=variables)
+            with Stack(config) as stack:
+                span = _measure(stack, seconds, told)
         found = steps(trace.read(folder, NAMES), span.from_ns, span.to_ns)
         span_s = (span.to_ns - span.from_ns) / 1e9
         return Session(found, span_s, np.array(span.timer_late_ms), span.cores, span.interrupted)
@@ -132,21 +134,6 @@ def _known() -> Iterator[None]:
         yield
     finally:
         del graph.BRINGUPS[BRINGUP]
-
-
-@contextlib.contextmanager
-def _environment(variables: Mapping[str, str]) -> Iterator[None]:
-    """Sets variables for the processes that are started meanwhile."""
-    before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 def _overrides(setup: Setup) -> dict[str, dict[str, Any]]:

@@ -8,19 +8,17 @@ from latency.session import Setup
 LARGE = (480, 640)
 GROUPS: dict[str, dict[str, Setup]] = {
     "480 x 640, no model": {
-        "as it is": Setup(size=LARGE),
-        "Fast DDS without the profile": Setup(size=LARGE, profile=False),
-        "UDP alone": Setup(size=LARGE, profile=False, environment={"FASTDDS_BUILTIN_TRANSPORTS": "UDPv4"}),
+        "as it is (shared memory)": Setup(size=LARGE),
+        "UDP on loopback": Setup(size=LARGE, profile=False),
         "images assigned as lists": Setup(size=LARGE, environment={ELEMENT_WISE: "1"}),
     },
     "200 x 200, no model": {
-        "as it is": Setup(),
-        "Fast DDS without the profile": Setup(profile=False),
-        "UDP alone": Setup(profile=False, environment={"FASTDDS_BUILTIN_TRANSPORTS": "UDPv4"}),
+        "as it is (UDP on loopback)": Setup(),
+        "shared memory": Setup(profile=True),
     },
     "200 x 200, `deer-nano`": {
-        "2 threads (as it is)": Setup("deer-nano"),
-        "1 thread": Setup("deer-nano", overrides={"threads": 1}),
+        "1 thread (as it is)": Setup("deer-nano"),
+        "2 threads": Setup("deer-nano", overrides={"threads": 2}),
     },
 }
 ROUNDS = 3

@@ -37,10 +37,9 @@ class FaultBench:
 
     def __init__(self, policy: str, logs: Path, seed: int) -> None:
         self.domain_id = free_domain_id()
-        safety = {"gripper_output": "float64", "base_frame": "panda_link0"}
         self.config = StackConfig(
             bringup="arm",
-            overrides={"policy": {"policy": policy, "threads": 1}, "safety": safety},
+            overrides={"policy": {"policy": policy}, "safety": {"gripper_output": graph.FLOAT64}},
             domain_id=self.domain_id,
             log_folder=logs,
             respawn=True,

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 from deer_policies.deer.precision import PRECISIONS
 from deer_policies.interfaces import Budget, Policy
 from deer_ros import parameters
+from deer_ros.control.arm import ArmParameters
 from deer_ros.control.goal import GoalLimits
 from deer_ros.nodes.frame_input import FrameSettings
-from deer_ros.parameters import ArmParameters, LiveParameters
+from deer_ros.parameters import LiveParameters
 
 if TYPE_CHECKING:
     from rclpy.node import Node

@@ -9,20 +9,19 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from geometry_msgs.msg import TwistStamped
+from trajectory_msgs.msg import JointTrajectory as JointTrajectoryMessage
 
 from deer_policies.errors import ConfigError, DeerError
 from deer_ros import graph
 from deer_ros.control.action_codec import Twist, action_from_twist
+from deer_ros.control.arm import ArmParameters
 from deer_ros.control.trajectory_follower import JointTrajectory, TrajectoryFollower
 from deer_ros.conversions import stamp_to_ns
 from deer_ros.nodes.delivery import Delivery
-from deer_ros.parameters import ArmParameters
 from deer_ros.quality import COMMANDS, NEWEST
 
 if TYPE_CHECKING:
     from rclpy.node import Node
-
-TWIST, JOINT_TRAJECTORY = "twist", "joint_trajectory"
 
 
 @dataclass(frozen=True)
@@ -152,9 +151,6 @@ class TrajectoryInput:
         delivery: the line that commands come on.
         present: the present time of the simulator's stamps in s, and the joints (7,) rad.
         refused: called with the reason why a trajectory was not taken.
-
-    Raises:
-        ConfigError: if trajectory_msgs is not installed.
     """
 
     def __init__(
@@ -165,19 +161,16 @@ class TrajectoryInput:
         present: Callable[[], tuple[float, np.ndarray]],
         refused: Callable[[str], None],
     ) -> None:
-        try:
-            from trajectory_msgs.msg import JointTrajectory as Message
-        except ImportError as error:
-            raise ConfigError(
-                "arm_interface joint_trajectory needs the ROS 2 package trajectory_msgs; install ros-trajectory-msgs"
-            ) from error
         self._node = node
         self._arm = arm
         self._present = present
         self._refused = refused
         self._follower = TrajectoryFollower()
         self._subscription = node.create_subscription(
-            Message, graph.ARM_TRAJECTORY, lambda message: delivery.send(lambda: self._take(message)), NEWEST
+            JointTrajectoryMessage,
+            graph.ARM_TRAJECTORY,
+            lambda message: delivery.send(lambda: self._take(message)),
+            NEWEST,
         )
 
     def drive(self, joints_rad: np.ndarray, time_s: float) -> ArmDrive:

@@ -6,11 +6,12 @@ from collections.abc import Callable
 
 import numpy as np
 
+from deer_ros import graph
 from deer_ros.control.imperfections import Imperfections
 from deer_ros.lifecycle import ManagedNode
 from deer_ros.nodes.delivery import Delivery
-from deer_ros.nodes.simulated_arm import JOINT_TRAJECTORY, ArmDrive, ArmInput, TrajectoryInput, TwistInput
-from deer_ros.nodes.simulated_gripper import FLOAT64, ActionGripper, GripperInput, TopicGripper
+from deer_ros.nodes.simulated_arm import ArmDrive, ArmInput, TrajectoryInput, TwistInput
+from deer_ros.nodes.simulated_gripper import ActionGripper, GripperInput, TopicGripper
 from deer_ros.nodes.simulated_sensors import SimulatedSensors
 from deer_ros.nodes.simulator_settings import REAL_TIME, SYSTEM, SimulatorSettings
 from deer_ros.nodes.transform_broadcast import TransformBroadcast
@@ -149,7 +150,7 @@ class SimulatedDriver:
 
     def _gripper_input(self, node: ManagedNode) -> GripperInput:
         settings = self._settings
-        if settings.gripper_interface == FLOAT64:
+        if settings.gripper_interface == graph.FLOAT64:
             return TopicGripper(node, self._commands, self._refused)
         return ActionGripper(
             node,
@@ -162,7 +163,7 @@ class SimulatedDriver:
 
     def _arm_input(self, node: ManagedNode) -> ArmInput:
         settings = self._settings
-        if settings.arm_interface == JOINT_TRAJECTORY:
+        if settings.arm_interface == graph.JOINT_TRAJECTORY:
             return TrajectoryInput(node, settings.arm, self._commands, self._present, self._refused)
         timeout_s = settings.command_timeout_s if settings.mode == REAL_TIME else np.inf
         stamped = settings.clock == SYSTEM

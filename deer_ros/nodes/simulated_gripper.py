@@ -14,8 +14,6 @@ from deer_ros.quality import NEWEST
 if TYPE_CHECKING:
     from rclpy.node import Node
 
-FLOAT64, GRIPPER_COMMAND, PARALLEL_GRIPPER_COMMAND = "float64", "gripper_command", "parallel_gripper_command"
-
 
 class GripperInput(Protocol):
     """What takes the gripper's commands.
@@ -92,7 +90,7 @@ class ActionGripper:
 
     Args:
         node: that the server belongs to.
-        kind: GRIPPER_COMMAND or PARALLEL_GRIPPER_COMMAND.
+        kind: graph.GRIPPER_COMMAND_ACTION or graph.PARALLEL_GRIPPER_ACTION.
         finger_joint_names: of the two fingers; the opening is the sum of their positions.
         tolerances: when a goal is reached or stalled.
         accepts: whether goals are taken at present.
@@ -116,13 +114,13 @@ class ActionGripper:
         except ImportError as error:
             raise ConfigError(
                 f"gripper_interface {kind} needs the ROS 2 package control_msgs (ros-<distribution>-control-msgs); "
-                f"without it, gripper_interface can be {FLOAT64}"
+                f"without it, gripper_interface can be {graph.FLOAT64}"
             ) from error
         from rclpy.action import ActionServer
 
         self.target_m = 0.0
         self._node = node
-        self._parallel = kind == PARALLEL_GRIPPER_COMMAND
+        self._parallel = kind == graph.PARALLEL_GRIPPER_ACTION
         self._names = finger_joint_names
         self._tolerances = tolerances
         self._accepts = accepts

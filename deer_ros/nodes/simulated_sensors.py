@@ -11,11 +11,11 @@ import numpy as np
 from sensor_msgs.msg import CameraInfo, Image, JointState
 
 from deer_ros import graph
+from deer_ros.control.arm import ArmParameters
 from deer_ros.control.imperfections import Imperfections, encoded, scaled
 from deer_ros.conversions import ns_to_stamp, rgb_to_image
 from deer_ros.nodes.delivery import Delivery
 from deer_ros.nodes.transform_broadcast import GRIPPER_CAMERA, STATIC_CAMERA
-from deer_ros.parameters import ArmParameters
 from deer_ros.quality import FRAMES
 from deer_sim.engine.pinhole import Pinhole
 

@@ -7,11 +7,9 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from deer_policies.errors import ConfigError
-from deer_ros import parameters
+from deer_ros import graph, parameters
 from deer_ros.control.gripper_motion import GripperTolerances
 from deer_ros.control.imperfections import Imperfections
-from deer_ros.nodes.simulated_arm import JOINT_TRAJECTORY, TWIST
-from deer_ros.nodes.simulated_gripper import FLOAT64, GRIPPER_COMMAND, PARALLEL_GRIPPER_COMMAND
 
 if TYPE_CHECKING:
     from rclpy.node import Node
@@ -49,16 +47,16 @@ class SimulatorSettings:
         self.arm_interface = text(
             node,
             "arm_interface",
-            TWIST,
+            graph.TWIST,
             "what moves the arm: twists, as for MoveIt Servo, or trajectories, as for a joint_trajectory_controller",
-            (TWIST, JOINT_TRAJECTORY),
+            (graph.TWIST, graph.JOINT_TRAJECTORY),
         )
         self.gripper_interface = text(
             node,
             "gripper_interface",
-            FLOAT64,
+            graph.FLOAT64,
             "what moves the gripper: a topic with openings in m, or an action of control_msgs",
-            (FLOAT64, GRIPPER_COMMAND, PARALLEL_GRIPPER_COMMAND),
+            (graph.FLOAT64, graph.GRIPPER_COMMAND_ACTION, graph.PARALLEL_GRIPPER_ACTION),
         )
         self.tolerances = GripperTolerances(
             number(node, "gripper_goal_tolerance_m", 0.002, 1e-4, 0.05, "this near to its goal the gripper is there"),
@@ -95,7 +93,7 @@ class SimulatorSettings:
         """In lockstep a step answers one command with the stamp of one frame."""
         if self.mode != LOCKSTEP:
             return
-        only = {"arm_interface": TWIST, "gripper_interface": FLOAT64, "clock": SIMULATED}
+        only = {"arm_interface": graph.TWIST, "gripper_interface": graph.FLOAT64, "clock": SIMULATED}
         for name, value in only.items():
             if getattr(self, name) != value:
                 raise ConfigError(

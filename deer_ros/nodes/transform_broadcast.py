@@ -9,8 +9,8 @@ from geometry_msgs.msg import TransformStamped
 
 from deer_policies.errors import ConfigError
 from deer_ros import graph
+from deer_ros.control.arm import ArmParameters
 from deer_ros.conversions import ns_to_stamp
-from deer_ros.parameters import ArmParameters
 from deer_ros.quality import LATCHED
 
 if TYPE_CHECKING:

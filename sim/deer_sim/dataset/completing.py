@@ -7,11 +7,12 @@ from functools import cache, partial
 
 import numpy as np
 
+from deer_policies.interfaces import MAX_POSITION_STEP_M, MAX_ROTATION_STEP_RAD
 from deer_sim import instructions
 from deer_sim.dataset.layout import UNKNOWABLE, VECTORS
 from deer_sim.tasks import TASKS
 
-FULL_SCALE = np.repeat([0.02, 0.05], 3)
+FULL_SCALE = np.repeat([MAX_POSITION_STEP_M, MAX_ROTATION_STEP_RAD], 3)
 """What a relative action of 1 moves: metres and radians."""
 
 
