@@ -82,7 +82,7 @@ def section(runs: Sequence[Run], compared: Mapping[str, Mapping[str, Run]], abou
 _ABOUT = """
 Three processes as on a robot: a driver (two cameras and joint states at 30 Hz, twists back), the policy node and the
 safety node with the arm's parameters, on {cores} cores with {scheduling}; code at commit {commit}. The driver plays
-frames of an expert's episode; where they are larger, all have `deer_ros/config/fastdds.xml`. `none` is a policy that
+frames of an expert's episode. `none` is a policy that
 answers every frame at once. `deer-nano` is shown every third frame; the two after it are answered by its chunk,
 without wait and model, and those that come while it is still busy are missed. Times in ms, from the stamp of a frame
 to its twist in the driver; each percentile is of its own column, and "{overhead}" leaves the model out frame by

@@ -62,22 +62,21 @@ class Setup:
     Attributes:
         policy: name or path of the policy, or `NONE`.
         size: (rows, columns) of both cameras' images; None: each as the policy takes it.
-        profile: whether all have `deer_ros/config/fastdds.xml`; None: if the images are large.
+        shared_memory: whether all have `deer_ros/config/fastdds.xml`, not the profile of the loopback network.
         environment: further variables of the processes.
         overrides: further parameters of the policy node.
     """
 
     policy: str = NONE
     size: tuple[int, int] | None = None
-    profile: bool | None = None
+    shared_memory: bool = False
     environment: Mapping[str, str] = field(default_factory=dict)
     overrides: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def variables(self) -> dict[str, str]:
         """Of the environment of the processes."""
-        wanted = self.size is not None if self.profile is None else self.profile
-        profile = {network.PROFILE_VARIABLES[0]: str(graph.CONFIG_FOLDER / "fastdds.xml")} if wanted else {}
+        profile = {network.PROFILE_VARIABLES[0]: str(graph.CONFIG_FOLDER / "fastdds.xml")} if self.shared_memory else {}
         return {**profile, **self.environment}
 
 

@@ -8,13 +8,13 @@ from latency.session import Setup
 LARGE = (480, 640)
 GROUPS: dict[str, dict[str, Setup]] = {
     "480 x 640, no model": {
-        "as it is (shared memory)": Setup(size=LARGE),
-        "UDP on loopback": Setup(size=LARGE, profile=False),
+        "as it is (UDP on loopback)": Setup(size=LARGE),
+        "shared memory": Setup(size=LARGE, shared_memory=True),
         "images assigned as lists": Setup(size=LARGE, environment={ELEMENT_WISE: "1"}),
     },
     "200 x 200, no model": {
         "as it is (UDP on loopback)": Setup(),
-        "shared memory": Setup(profile=True),
+        "shared memory": Setup(shared_memory=True),
     },
     "200 x 200, `deer-nano`": {
         "1 thread (as it is)": Setup("deer-nano"),

@@ -15,6 +15,7 @@ from sensor_msgs.msg import Image, JointState
 
 from deer_policies.errors import ConfigError
 from deer_policies.interfaces import PolicyInfo
+from deer_ros import network
 from deer_ros.control.arm import ArmParameters
 from deer_ros.control.camera_fit import CameraFit
 from deer_ros.control.frame_sync import FrameSet, FrameSync
@@ -98,6 +99,9 @@ class FrameInput:
             GRIPPER: CameraFit("gripper", settings.gripper_size, info.gripper_shape[:2]),
         }
         self.parts = FrameParts(arm, fits)
+        frame_bytes = sum(3 * fit.camera[0] * fit.camera[1] for fit in fits.values())
+        if trouble := network.receive_buffer_trouble(frame_bytes):
+            node.get_logger().warning(trouble)
         self._on_frame = on_frame
         self._sync = FrameSync(CHANNELS, settings.slop_s)
         quality = FRAMES if settings.reliable else qos_profile_sensor_data

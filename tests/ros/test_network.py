@@ -31,6 +31,18 @@ def wide(pid):
     return [bound for bound in network.bound_sockets(pid) if not bound.on_loopback]
 
 
+def test_images_that_a_sockets_buffer_cannot_hold_are_told_with_the_remedy(monkeypatch, tmp_path):
+    limit = tmp_path / "rmem_max"
+    monkeypatch.setattr(network, "RECEIVE_LIMIT", limit)
+    monkeypatch.setenv(network.CONFINED, "1")
+    assert network.receive_buffer_trouble(2000) == "", "no such limit on this machine"
+    limit.write_text("1999\n")
+    assert network.receive_buffer_trouble(1999) == ""
+    assert network.receive_buffer_trouble(2000).endswith("run: sudo sysctl -w net.core.rmem_max=2000")
+    monkeypatch.delenv(network.CONFINED)
+    assert network.receive_buffer_trouble(2000) == "", "shared memory, or a network of the user's own"
+
+
 def test_a_stack_binds_nothing_beyond_loopback(tiny_checkpoint, tmp_path):
     overrides = {"policy": {"policy": str(tiny_checkpoint)}}
     with Stack(StackConfig(overrides=overrides, log_folder=tmp_path / "logs")) as stack:

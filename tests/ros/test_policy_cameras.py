@@ -5,6 +5,7 @@ import pytest
 import rclpy
 
 from deer_policies.errors import ConfigError
+from deer_ros import network
 from deer_ros.bringup import free_domain_id
 from deer_ros.errors import StackError
 from deer_ros.nodes.policy_node import PolicyNode
@@ -43,6 +44,15 @@ def test_any_other_size_is_dropped_with_the_reason(make_rig):
     result = rig.follow()
     assert result.outcome is Outcome.FAILED
     assert "(6, 6, 3); it must be (12, 16, 3)" in result.reason
+
+
+def test_images_that_a_sockets_buffer_cannot_hold_are_warned_of(make_rig, monkeypatch, tmp_path, capfd):
+    (tmp_path / "rmem_max").write_text("4096")
+    monkeypatch.setattr(network, "RECEIVE_LIMIT", tmp_path / "rmem_max")
+    monkeypatch.setenv(network.CONFINED, "1")
+    make_rig(camera_static_size="[48, 64]").bring_up()
+    needed = 3 * (48 * 64 + GRIPPER.shape[0] * GRIPPER.shape[1])
+    assert f"net.core.rmem_max={needed}" in capfd.readouterr().err
 
 
 def test_a_camera_below_the_policys_size_is_refused_when_configured(make_rig):
