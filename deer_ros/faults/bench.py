@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from deer_ros import graph
+from deer_ros import graph, network
 from deer_ros.bringup import Stack, StackConfig, free_domain_id
 from deer_ros.control.kinematics import ArmGeometry
 from deer_ros.conversions import joint_positions, stamp_to_s
@@ -46,10 +47,9 @@ class FaultBench:
             modules={"policy": POLICY_MODULE},
         )
         self.stack = Stack(self.config)
-        driver = {"simulator": {"mode": "real_time", "clock": "system", "seed": seed, "command_timeout_s": 0.1}}
-        simulation = graph.CONFIG_FOLDER / "simulation.yaml"
-        self.driver = NodeProcesses(simulation, driver, self.stack.environment, logs)
+        self._logs = logs
         self._seed = seed
+        self.driver = self._make_driver({})
         self._geometry = ArmGeometry()
         self._positions: list[tuple[float, ...]] = []
         self._commands: list[tuple[float, float]] = []
@@ -87,8 +87,13 @@ class FaultBench:
         self.driver.stop()
         self.driver.close()
 
-    def start_driver(self) -> None:
-        """Starts the simulator's process."""
+    def start_driver(self, late: bool = False) -> None:
+        """Starts the simulator's process; a late one does not announce itself until the others' next announcement."""
+        if late:
+            profile = self._logs / "late.xml"
+            profile.write_text(re.sub(r"<count>\d+</count>", "<count>0</count>", network.PROFILE.read_text()))
+            self.driver.close()
+            self.driver = self._make_driver(dict.fromkeys(network.PROFILE_VARIABLES, str(profile)))
         self.driver.start(graph.NodeDescription("simulator", managed=True))
 
     def bring_up_driver(self) -> None:
@@ -180,6 +185,13 @@ class FaultBench:
             if time.monotonic() > deadline_s:
                 raise StackError(f"{what} did not come within {timeout_s:g} s")
             time.sleep(0.02)
+
+    def _make_driver(self, variables: dict[str, str]) -> NodeProcesses:
+        """The simulator's process, not started, with further variables of the environment."""
+        overrides = {"mode": "real_time", "clock": "system", "seed": self._seed, "command_timeout_s": 0.1}
+        simulation = graph.CONFIG_FOLDER / "simulation.yaml"
+        environment = {**self.stack.environment, **variables}
+        return NodeProcesses(simulation, {"simulator": overrides}, environment, self._logs)
 
     def _ask(self) -> None:
         """The e-stop let go, armed, and with a goal; what is already so stays."""

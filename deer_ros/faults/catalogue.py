@@ -76,10 +76,14 @@ def _kill_driver(bench: FaultBench) -> None:
     bench.driver.running["simulator"].kill()
 
 
-def _start_driver(bench: FaultBench) -> None:
+def _start_driver(bench: FaultBench, late: bool = False) -> None:
     bench.driver.running["simulator"].wait()
-    bench.start_driver()
+    bench.start_driver(late)
     bench.bring_up_driver()
+
+
+def _start_late_driver(bench: FaultBench) -> None:
+    _start_driver(bench, late=True)
 
 
 def _wrong(
@@ -175,6 +179,14 @@ FAULTS: tuple[Fault, ...] = (
         ends_everything=True,
     ),
     Fault("driver-killed", "simulated arm killed (-9)", JOINT, _kill_driver, _start_driver, no_arm=True),
+    Fault(
+        "late-discovery",
+        "simulated arm killed, started anew and discovered late",
+        JOINT,
+        _kill_driver,
+        _start_late_driver,
+        no_arm=True,
+    ),
     _wrong("cameras-stop", "cameras send nothing", "camera_dropout", 1.0, 0.0, IMAGE, PERIOD_S),
     _wrong("cameras-repeat", "cameras repeat one message", "camera_repeats", True, False),
     _wrong("cameras-frozen", "one picture, with new stamps", "camera_frozen", True, False, UNCHANGED_VIEW),

@@ -10,8 +10,10 @@ from deer_ros.node_processes import RESPAWNS, NodeProcesses
 from tests.ros.node_rig import wait
 
 NODE = next(iter(graph.BRINGUPS["arm"].nodes))
-SILENT = "import sys; print('up', flush=True); sys.stdin.read()"
-STUBBORN = f"import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); {SILENT}"
+READING = "import sys; print('up', flush=True); sys.stdin.read()"
+# A background job of a shell ignores Ctrl-C, and so would what it starts.
+SILENT = f"import signal; signal.signal(signal.SIGINT, signal.default_int_handler); {READING}"
+STUBBORN = f"import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); {READING}"
 FAILING = "import sys; print('first', flush=True); print('out of cheese', file=sys.stderr); sys.exit(3)"
 
 
