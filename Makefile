@@ -10,7 +10,7 @@ DEER := $(BIN)/deer
 export ROS_AUTOMATIC_DISCOVERY_RANGE := LOCALHOST
 export PYTHONUNBUFFERED := 1
 
-.PHONY: setup demo test test-slow lint format clean
+.PHONY: setup demo demo-voice test test-slow lint format clean
 
 setup: $(READY)
 
@@ -19,7 +19,7 @@ $(READY): constraints.txt setup.py pyproject.toml $(wildcard msgs/*/* msgs/*.*)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) install -c constraints.txt pip setuptools wheel
 	$(PIP) install -c constraints.txt torch
-	$(PIP) install -c constraints.txt -e '.[policy,train,quantisation,sim,lerobot,recording,cli,ros,security,test]'
+	$(PIP) install -c constraints.txt -e '.[policy,train,quantisation,sim,lerobot,recording,cli,ros,security,speech,test]'
 	# Tests compare with its layers; what it asks for itself is years old.
 	$(PIP) install -c constraints.txt --no-deps open-flamingo
 	$(PIP) install -c constraints.txt ./msgs
@@ -27,6 +27,11 @@ $(READY): constraints.txt setup.py pyproject.toml $(wildcard msgs/*/* msgs/*.*)
 
 demo: setup
 	$(DEER) demo
+
+# Somebody talks to the robot; fetches the weights for it first (100 MB).
+demo-voice: setup
+	$(DEER) models fetch whisper-tiny.en minilm-l6
+	$(DEER) talk
 
 # What runs over ROS, and is about time, has the machine to itself; the rest shares its cores.
 test: setup lint

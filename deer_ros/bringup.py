@@ -44,6 +44,7 @@ class StackConfig:
         respawn: whether nodes that can be are started again when their process ends.
         variables: of the nodes' environment, beside those that it sets itself.
         modules: Python modules that run nodes instead of their own, by node name.
+        leave_out: names of nodes in whose place something else is there.
         network: who may reach the nodes, one of `deer_ros.network.NETWORKS`.
         security: keystore of `deer security`, with which SROS 2 is enforced; None leaves it to the environment.
     """
@@ -56,6 +57,7 @@ class StackConfig:
     respawn: bool = False
     variables: Mapping[str, str] = field(default_factory=dict)
     modules: Mapping[str, str] = field(default_factory=dict)
+    leave_out: tuple[str, ...] = ()
     network: str = network.LOOPBACK
     security: Path | None = None
 
@@ -76,7 +78,7 @@ class StackConfig:
     @property
     def nodes(self) -> tuple[graph.NodeDescription, ...]:
         """The nodes to start, in order."""
-        return graph.BRINGUPS[self.bringup].nodes
+        return tuple(node for node in graph.BRINGUPS[self.bringup].nodes if node.name not in self.leave_out)
 
     @property
     def parameters(self) -> Path:
@@ -148,12 +150,13 @@ class Stack:
         # Only now: it imports rclpy, and before that this process gets its network.
         from deer_ros.supervision import SupervisionSettings, Supervisor
 
-        settings = SupervisionSettings(graph.BRINGUPS[self.config.bringup].managed, timeout_s)
+        settings = SupervisionSettings(tuple(node.name for node in self.config.nodes if node.managed), timeout_s)
         self._supervisor = Supervisor(self._client.node, settings, self._up.set, self._give_up)
         self._watcher.start()
         while not self._up.wait(WATCH_PERIOD_S):
             self.check()
-        self._client.wait_ready(timeout_s, simulator="simulator" in self.processes)
+        if "policy" in self.processes:
+            self._client.wait_ready(timeout_s, simulator="simulator" in self.processes)
 
     def check(self) -> None:
         """Raises StackError if the stack has failed, or a process has ended that is not started again."""

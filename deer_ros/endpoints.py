@@ -102,6 +102,29 @@ NODES: dict[str, Endpoints] = {
         serves=(graph.SAFETY_STOP, graph.SAFETY_ARM, graph.SAFETY_TAKEOVER),
     ),
     "supervisor": Endpoints(publishes=(graph.DIAGNOSTICS,)),
+    "microphone": Endpoints(publishes=(graph.AUDIO_INPUT, graph.DIAGNOSTICS)),
+    "stop_word": Endpoints(
+        publishes=(graph.STOP_WORD, graph.HEARING, graph.DIAGNOSTICS),
+        subscribes=(graph.AUDIO_INPUT,),
+        calls=(graph.SAFETY_STOP,),
+    ),
+    "speech": Endpoints(
+        publishes=(graph.TRANSCRIPT, graph.VOICE_COMMAND, graph.SAY, graph.DIAGNOSTICS),
+        subscribes=(
+            graph.AUDIO_INPUT,
+            graph.TALK,
+            graph.SPEAKING,
+            graph.HEARING,
+            graph.SAFETY_STATE,
+            graph.EXIT_REPORT,
+        ),
+        calls=(graph.SAFETY_STOP, graph.SET_BUDGET, graph.BEGIN_SUBTASK),
+        requests=(graph.FOLLOW_INSTRUCTION,),
+    ),
+    "voice": Endpoints(
+        publishes=(graph.AUDIO_OUTPUT, graph.SPEAKING, graph.DIAGNOSTICS),
+        subscribes=(graph.SAY,),
+    ),
     "policy": Endpoints(
         publishes=(
             graph.POLICY_GOAL,
@@ -139,8 +162,7 @@ DRIVEN_OTHERWISE = Endpoints(
 BY_PARAMETER: dict[str, Endpoints] = {
     "simulator": SIM_TIME + DRIVEN_BY_TOPICS + DRIVEN_OTHERWISE,
     "safety": SIM_TIME + ARM_AS_TWIST + ARM_AS_TRAJECTORY + GRIPPER_AS_TOPIC + GRIPPER_AS_ACTION,
-    "policy": SIM_TIME,
-    "supervisor": SIM_TIME,
+    **dict.fromkeys(("policy", "supervisor", "microphone", "stop_word", "speech", "voice"), SIM_TIME),
 }
 """What a node makes besides if its parameters say so; it may, so permissions allow it."""
 
@@ -157,10 +179,24 @@ _SEEN = (
     graph.SUBTASK_DONE,
     graph.DIAGNOSTICS,
     graph.CLOCK,
+    graph.STOP_WORD,
+    graph.HEARING,
+    graph.TRANSCRIPT,
+    graph.VOICE_COMMAND,
+    graph.SAY,
+    graph.SPEAKING,
+    graph.AUDIO_OUTPUT,
 )
 OUTSIDERS: dict[str, Endpoints] = {
     OPERATOR: Endpoints(
-        publishes=(graph.INSTRUCTION, graph.OPERATOR_TWIST, graph.OPERATOR_GRIPPER, graph.E_STOP),
+        publishes=(
+            graph.INSTRUCTION,
+            graph.OPERATOR_TWIST,
+            graph.OPERATOR_GRIPPER,
+            graph.E_STOP,
+            graph.AUDIO_INPUT,
+            graph.TALK,
+        ),
         subscribes=_SEEN,
         calls=(
             graph.SET_BUDGET,
@@ -176,6 +212,8 @@ OUTSIDERS: dict[str, Endpoints] = {
         subscribes=(
             *_SEEN,
             graph.INSTRUCTION,
+            graph.AUDIO_INPUT,
+            graph.TALK,
             graph.ARM_TWIST,
             graph.ARM_TRAJECTORY,
             graph.GRIPPER_COMMAND,

@@ -41,6 +41,15 @@ TWIST, JOINT_TRAJECTORY = "twist", "joint_trajectory"
 """Interfaces of an arm's controller: what ARM_TWIST or ARM_TRAJECTORY carries."""
 FLOAT64, GRIPPER_COMMAND_ACTION, PARALLEL_GRIPPER_ACTION = "float64", "gripper_command", "parallel_gripper_command"
 """Interfaces of a gripper's controller: GRIPPER_COMMAND, or one of two actions of control_msgs on GRIPPER_ACTION."""
+AUDIO_INPUT = "audio/input"
+AUDIO_OUTPUT = "audio/output"
+TALK = "voice/talk"
+HEARING = "voice/hearing"
+STOP_WORD = "voice/stop_word"
+TRANSCRIPT = "voice/transcript"
+VOICE_COMMAND = "voice/command"
+SAY = "voice/say"
+SPEAKING = "voice/speaking"
 TF = "/tf"
 TF_STATIC = "/tf_static"
 DIAGNOSTICS = "/diagnostics"
@@ -157,6 +166,19 @@ BRINGUPS: dict[str, Bringup] = {
                 "what a controller takes, as /joint_trajectory_controller/joint_trajectory",
             ),
             Remap("gripper_action", GRIPPER_ACTION, "the gripper's action, as /gripper_controller/gripper_cmd"),
+        ),
+    ),
+    "voice": Bringup(
+        "ears and a voice beside one of the others, which runs already",
+        tuple(
+            NodeDescription(name, managed=True, respawn=True) for name in ("microphone", "stop_word", "speech", "voice")
+        ),
+        (
+            Argument("source", "microphone", "where sound comes from: device, or file"),
+            Argument("file", "microphone", "WAV file to play as if it were heard"),
+            Argument("output", "voice", "where speech goes: device (and the topic), or topic alone"),
+            Argument("listening", "speech", "when it listens: push_to_talk, wake_word or open"),
+            Argument("recogniser", "speech", "speech to text: whisper or grammar"),
         ),
     ),
 }

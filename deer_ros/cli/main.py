@@ -13,8 +13,9 @@ from collections.abc import Sequence
 from deer_policies.errors import DeerError
 
 COMMANDS = (
-    *("demo", "up", "record", "doctor", "security", "collect", "dataset", "import", "train", "teach", "calibrate"),
-    *("tune", "faults", "ask", "eval", "compare", "bundle", "replay", "crosscheck", "parity", "cost", "measure"),
+    *("demo", "talk", "up", "record", "doctor", "security", "models", "collect", "dataset", "import", "train", "teach"),
+    *("calibrate", "tune", "faults", "spotter", "ask", "eval", "compare", "bundle", "replay", "crosscheck", "parity"),
+    *("cost", "measure"),
 )
 """Subcommands in the order of `deer --help`; each is the module `deer_ros.cli.<name>` with HELP, configure and run.
 

@@ -3,9 +3,11 @@
 import time
 from dataclasses import fields
 
+import numpy as np
 import pytest
 
 from deer_policies.errors import ConfigError
+from deer_policies.speech.audio import RATE_HZ, write_wav
 from deer_ros import endpoints, graph
 from deer_ros.bringup import Stack, StackConfig
 from deer_ros.endpoints import Endpoints
@@ -56,6 +58,13 @@ def settled(node, name, wanted):
 @pytest.mark.parametrize("bringup", list(graph.BRINGUPS))
 def test_running_nodes_have_exactly_the_endpoints_that_are_described(bringup, tiny_checkpoint, tmp_path):
     settings = {"policy": {"policy": str(tiny_checkpoint)}, "safety": {"gripper_output": "float64"}}
+    if bringup == "voice":
+        write_wav(tmp_path / "quiet.wav", np.zeros(RATE_HZ))
+        settings = {
+            "microphone": {"source": "file", "file": str(tmp_path / "quiet.wav")},
+            "speech": {"recogniser": "grammar", "embedding": "none"},
+            "voice": {"engine": "pico", "output": "topic"},
+        }
     config = StackConfig(bringup, overrides=settings, log_folder=tmp_path / "logs")
     with Stack(config) as stack:
         for node in config.nodes:

@@ -7,7 +7,6 @@ from xml.etree import ElementTree
 import pytest
 
 from deer_policies.errors import ConfigError
-from deer_ros import graph
 from deer_ros.endpoints import Endpoints
 from deer_ros.security import enforcing
 from deer_ros.security.enclaves import Enclave, enclaves, policy_xml
@@ -37,7 +36,14 @@ def who_may(right, topic, bringup="simulation", namespace=""):
     return {name for name, both in found.items() if any(fnmatchcase(topic, pattern) for pattern in both[right])}
 
 
-@pytest.mark.parametrize("bringup", list(graph.BRINGUPS))
+def test_ears_and_voice_move_nothing():
+    for topic in ("arm/twist", "arm/joint_trajectory", "gripper/command", "policy/action", "operator/twist"):
+        assert who_may(0, f"rt/{topic}", "voice") <= {"operator"}, topic
+    assert who_may(0, "rq/safety/stopRequest", "voice") == {"stop_word", "speech", "operator"}
+    assert who_may(0, "rq/safety/armRequest", "voice") == {"operator"}, "nobody arms by voice"
+
+
+@pytest.mark.parametrize("bringup", ["simulation", "arm"])
 def test_the_arm_is_moved_by_the_safety_node_alone(bringup):
     assert who_may(0, "rt/arm/twist", bringup) == {"safety"}
     assert who_may(0, "rt/arm/joint_trajectory", bringup) == {"safety"}

@@ -1,0 +1,1 @@
+"""Speech to text: finding utterances in running sound, and engines that tell what was said, behind one protocol."""

@@ -1,0 +1,1 @@
+"""Text to speech by several engines that work offline, behind one protocol."""

@@ -1,0 +1,62 @@
+"""Kokoro-82M: 54 voices, the most natural ones here, and slow on a CPU (Apache-2.0; weights by `deer models fetch`)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from deer_policies.errors import ConfigError
+from deer_policies.model_store.store import ModelStore
+from deer_policies.speech.audio import resampled
+
+MODEL = "kokoro-82m"
+RATE_HZ = 24_000
+STYLE_DIM = 256
+LONGEST = 500
+"""Phonemes of one sentence."""
+TRIES = 8
+
+
+class Kokoro:
+    """Voices are called as upstream: the first letter is the language they come from, the second f or m.
+
+    The phonemes are Hibari's, which has the same alphabet; voices of other languages speak English with an accent.
+    """
+
+    def __init__(self) -> None:
+        import onnxruntime
+        from hibari import Hibari as Phonemes
+
+        folder = ModelStore().path(MODEL)
+        self.voices: tuple[str, ...] = tuple(sorted(path.stem for path in (folder / "voices").glob("*.bin")))
+        self._folder = folder
+        self._styles: dict[str, np.ndarray] = {}
+        self._phonemes = Phonemes(voice="heart")
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        self._session = onnxruntime.InferenceSession(
+            str(folder / "onnx" / "model_fp16.onnx"), options, providers=["CPUExecutionProvider"]
+        )
+
+    def say(self, text: str, voice: str = "af_heart", speed: float = 1.0) -> np.ndarray:
+        """See `Synthesiser`."""
+        parts = [self._sentence(phonemes, voice, speed) for phonemes in self._phonemes.phonemize(text)]
+        return resampled(np.concatenate(parts or [np.zeros(0, np.float32)]), RATE_HZ)
+
+    def _sentence(self, phonemes: str, voice: str, speed: float) -> np.ndarray:
+        numbers = self._phonemes.ids(phonemes)[: LONGEST + 2]
+        if voice not in self._styles:
+            data = np.fromfile(self._folder / "voices" / f"{voice}.bin", np.float32)
+            self._styles[voice] = data.reshape(-1, 1, STYLE_DIM)
+        # In half precision some texts overflow at some speeds; at a speed very near they do not.
+        for attempt in range(TRIES):
+            given = {
+                "input_ids": np.array([numbers], np.int64),
+                # A style vector for each length.
+                "style": self._styles[voice][len(numbers) - 2],
+                "speed": np.array([speed * 1.01**attempt], np.float32),
+            }
+            said = np.asarray(self._session.run(None, given)[0], np.float32).reshape(-1)
+            if np.isfinite(said).all():
+                return said
+        raise ConfigError(f"kokoro's voice {voice} can't say {phonemes!r} at speed {speed:g}; take another voice")

@@ -1,0 +1,257 @@
+"""The stop word: the network and what runs it, examples and their labels, training, and what the bundled one hears."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from deer_policies.errors import CheckpointError, ConfigError
+from deer_policies.speech.audio import RATE_HZ, trimmed
+from deer_policies.speech.features import BANDS, FRAME_S, HOP, WINDOW
+from deer_policies.speech.spotting import corpus, examples, training
+from deer_policies.speech.spotting.config import SpotterConfig
+from deer_policies.speech.spotting.corpus import ALIKE_KIND, ALONE_KIND, FIRST_KIND, LAST_KIND, OTHER_KIND, Clip
+from deer_policies.speech.spotting.examples import IGNORED, NOTHING, SOMEWHERE, ExampleMaker
+from deer_policies.speech.spotting.measurement import Trace, chosen, heard, measure, scores
+from deer_policies.speech.spotting.network import SpotterNetwork
+from deer_policies.speech.spotting.spotter import Spotter
+from deer_policies.speech.spotting.training import SpotterRecipe, loss, train
+
+SMALL = SpotterConfig(channels=8, dilations=(1, 2))
+
+
+def noise(samples, seed=0):
+    return np.random.default_rng(seed).standard_normal(samples).astype(np.float32) * 0.1
+
+
+def clip(kind, seconds=0.5, seed=0):
+    return Clip("made/up", kind, kind, noise(int(seconds * RATE_HZ), seed))
+
+
+@pytest.fixture
+def clips():
+    kinds = (ALONE_KIND, LAST_KIND, FIRST_KIND, ALIKE_KIND, OTHER_KIND)
+    return [clip(kind, seed=at) for at, kind in enumerate(kinds * 3)]
+
+
+@pytest.fixture
+def network():
+    torch.manual_seed(0)
+    made = SpotterNetwork(SMALL)
+    # Norms that have seen something.
+    made(torch.randn(8, 50, BANDS) * 2 + 1)
+    return made.eval()
+
+
+def test_what_runs_it_gives_the_networks_own_probabilities(network):
+    features = torch.randn(1, 60, BANDS)
+    with torch.no_grad():
+        wanted = torch.sigmoid(network(features))[0].numpy()
+    spotter = Spotter(SMALL, network.exported())
+    found = np.concatenate([spotter.probabilities(part) for part in np.split(features[0].numpy(), [1, 2, 9, 40])])
+    np.testing.assert_allclose(found, wanted, atol=1e-5)
+
+
+def test_an_output_depends_on_nothing_that_comes_later(network):
+    features = torch.randn(1, 60, BANDS)
+    later = features.clone()
+    later[:, 31:] += 1
+    with torch.no_grad():
+        first, second = network(features), network(later)
+    assert torch.equal(first[:, :31], second[:, :31])
+    assert not torch.equal(first[:, 31:], second[:, 31:])
+    earlier = features.clone()
+    earlier[:, : 31 - SMALL.reach] += 1
+    with torch.no_grad():
+        assert torch.equal(network(earlier)[:, 31:], first[:, 31:])
+
+
+def test_a_checkpoint_comes_back(network, tmp_path):
+    Spotter(SMALL, network.exported()).save(tmp_path / "made.safetensors", {"recipe": "none"})
+    sound = noise(RATE_HZ)
+    first, again = Spotter(SMALL, network.exported()), Spotter.load(tmp_path / "made.safetensors", 0.25)
+    np.testing.assert_array_equal(first.scores(sound), again.scores(sound))
+    assert again.config == replace(SMALL, threshold=0.25)
+    (tmp_path / "broken.safetensors").write_bytes(b"nothing")
+    with pytest.raises(CheckpointError, match="holds no network for the stop word"):
+        Spotter.load(tmp_path / "broken.safetensors")
+    with pytest.raises(ConfigError, match="threshold of the stop word is 1"):
+        Spotter.load(tmp_path / "made.safetensors", 1.0)
+
+
+def test_a_word_is_told_once(network):
+    weights = network.exported()
+    weights["head.bias"] = weights["head.bias"] + 1000
+    spotter = Spotter(replace(SMALL, threshold=0.3), weights)
+    told = [spotter.push(noise(320, at)) for at in range(60)]
+    times = [stop.time_s for stop in told if stop]
+    assert len(times) == 2, "1.2 s of sound that is all stops, each told again after 0.7 s at the earliest"
+    assert times[0] == pytest.approx(WINDOW / RATE_HZ)
+
+
+def test_labels_are_where_the_word_ends(clips):
+    maker = ExampleMaker(clips, 0)
+    whole = 0
+    for _ in range(30):
+        speech, labels = maker._spoken(ALONE_KIND)
+        (frames,) = np.nonzero(labels == SOMEWHERE)
+        if len(frames) == examples.TO_END - examples.FROM_END and not (speech[-4000:] != 0).any():
+            whole += 1
+            end = (frames[0] - examples.FROM_END) * HOP + WINDOW
+            assert np.abs(speech[end - int(0.3 * RATE_HZ) : end - HOP]).max() > 0.02
+            assert labels[frames[0] - 1] == labels[frames[-1] + 1] == IGNORED
+    assert whole > 3
+    _, labels = maker._spoken(FIRST_KIND)
+    assert SOMEWHERE in labels
+    for kind in (ALIKE_KIND, OTHER_KIND, ""):
+        _, labels = maker._spoken(kind)
+        assert (labels == NOTHING).all()
+
+
+def test_examples_are_the_same_for_a_seed(clips):
+    first, again, other = (ExampleMaker(clips, seed).make() for seed in (3, 3, 4))
+    np.testing.assert_array_equal(first.features, again.features)
+    assert first.features.shape == (examples.FRAMES, BANDS)
+    assert not np.array_equal(first.features, other.features)
+
+
+def test_the_loss_is_of_what_is_asked(monkeypatch):
+    monkeypatch.setattr(training, "SUREST", 2)
+    labels = torch.tensor([[NOTHING, IGNORED, SOMEWHERE, SOMEWHERE, SOMEWHERE, NOTHING], [NOTHING] * 6])
+    right = torch.tensor([[-9.0, 0.0, -9.0, 9.0, 9.0, -9.0], [-9.0] * 6])
+    assert loss(right, labels, 3.0) < 0.01
+    for row, frame, value in ((0, 3, -9.0), (0, 0, 9.0), (1, 2, 9.0)):
+        wrong = right.clone()
+        wrong[row, frame] = value
+        assert loss(wrong, labels, 3.0) > 1.0
+    for frame, value in ((1, 9.0), (2, 9.0)):
+        free = right.clone()
+        free[0, frame] = value
+        assert loss(free, labels, 3.0) < 0.01, "before the end nothing is asked, and it may be heard for longer"
+
+
+def test_training_goes_on_where_it_was_interrupted(clips, tmp_path):
+    told = []
+    recipe = SpotterRecipe(steps=250, batch=2)
+    train(SMALL, recipe, clips, tmp_path, lambda step, value: told.append((step, value)))
+    assert told[0][0] == 250
+    again = train(SMALL, recipe, clips, tmp_path, lambda step, value: told.append((step, value)))
+    assert len(told) == 1, "nothing is left to do"
+    state = torch.load(tmp_path / "spotter-training.pt", weights_only=True)
+    assert torch.equal(state["network"]["head.weight"], again.head.weight)
+
+
+def test_voices_of_training_and_test_are_others():
+    training = {(engine, voice) for engine in ("pico", "hibari") for voice in corpus.make_synthesiser(engine).voices}
+    held_out = {(engine, voice) for engine, names in corpus.TEST_VOICES.items() for voice in names}
+    assert ("pico", "en-US") in training - held_out
+    assert ("pico", "en-GB") in held_out
+    lines = corpus.script("pico", "en-US", [f"sentence {at}" for at in range(300)], 0)
+    assert {kind for kind, _, _ in lines} == set(corpus.KINDS)
+    for kind, text, _ in lines:
+        assert (kind in (ALONE_KIND, LAST_KIND, FIRST_KIND)) == ("stop" in text)
+
+
+def test_what_was_said_is_kept(tmp_path):
+    texts = [(ALONE_KIND, "stop!", 1.0), (OTHER_KIND, "open the drawer", 1.2)]
+    assert corpus.speak(tmp_path, "pico", "en-US", texts)
+    assert not corpus.speak(tmp_path, "pico", "en-US", texts)
+    found = corpus.read(tmp_path, [("pico", "en-US")])
+    assert [(each.kind, each.text) for each in found] == [(ALONE_KIND, "stop!"), (OTHER_KIND, "open the drawer")]
+    assert 0.2 * RATE_HZ < len(found[0].samples) < RATE_HZ
+    with pytest.raises(ConfigError, match="has not spoken yet"):
+        corpus.read(tmp_path, [("pico", "en-GB")])
+
+
+@pytest.fixture(scope="module")
+def pico():
+    """A voice that nothing was trained on."""
+    return corpus.make_synthesiser("pico")
+
+
+def said(pico, text):
+    sound = trimmed(pico.say(text, "en-GB"))
+    silence = np.zeros(RATE_HZ // 2, np.float32)
+    return np.concatenate([silence, 0.5 * sound / np.abs(sound).max(), silence])
+
+
+@pytest.mark.parametrize("text", ["stop!", "please stop.", "no, stop!"])
+@pytest.mark.parametrize("ratio_db", [None, 10.0])
+def test_the_bundled_network_hears_the_word_in_time(pico, text, ratio_db):
+    sound = said(pico, text)
+    spotter = Spotter.load()
+    heard_scores = scores(spotter, heard(sound, ratio_db, np.random.default_rng(1), [sound]))
+    stops = Trace(ALONE_KIND, "", "", heard_scores).stops(spotter.config.threshold)
+    end_s = len(sound) / RATE_HZ - 0.5
+    assert len(stops) == 1
+    assert -0.25 < stops[0] - end_s < 0.3
+
+
+@pytest.mark.parametrize("text", ["put it on top of the red block", "one step at a time", "open the shop", "start"])
+def test_the_bundled_network_does_not_hear_it_in_other_words(pico, text):
+    spotter = Spotter.load()
+    heard_scores = scores(spotter, heard(said(pico, text), None, np.random.default_rng(1), []))
+    assert heard_scores.max() < spotter.config.threshold
+
+
+class Scoring:
+    """A spotter that scores each 20 ms alike, or as loud as they are."""
+
+    def __init__(self, score=None):
+        self.score = score
+
+    def reset(self):
+        pass
+
+    def scores(self, samples):
+        return np.array([np.abs(samples).max() if self.score is None else self.score])
+
+
+def test_the_measure_counts_misses_and_false_stops():
+    clips = [clip(kind, 1.0, at) for at, kind in enumerate((ALONE_KIND, ALIKE_KIND, OTHER_KIND) * 2)]
+    deaf, nervous = (measure(Scoring(score), clips, 0, 0.2, lambda text: None)[0.5] for score in (0.0, 1.0))
+    assert (deaf["all"]["words"], deaf["all"]["missed"], deaf["false"]["stops"]) == (8, 8, 0)
+    assert nervous["all"]["missed"] == 0
+    assert nervous["false"]["stops"] > 0.2 * 60 / 0.75 - 5
+    assert (deaf["alike"]["taken"], nervous["alike"]["taken"], nervous["alike"]["words"]) == (0, 2, 2)
+
+
+def test_a_stop_is_of_a_word_that_ends_about_then():
+    scores = np.zeros(100)
+    scores[50] = 0.6
+    trace = Trace(ALONE_KIND, "clean", "a", scores, end_s=0.92)
+    assert trace.stops(0.5) == [pytest.approx(1.02)]
+    assert trace.delay_s(0.5) == pytest.approx(0.1)
+    assert trace.delay_s(0.7) is None
+    assert replace(trace, end_s=0.4).delay_s(0.5) is None
+    scores[[60, 99]] = 0.9
+    assert trace.stops(0.5) == [pytest.approx(1.02), pytest.approx(2.0)], "not again for a while"
+
+
+def test_the_threshold_is_the_lowest_with_few_enough_false_stops():
+    measured = {value: {"false": {"per 30 minutes": 9 * (1 - value)}} for value in (0.5, 0.97, 0.98, 0.99)}
+    assert chosen(measured) == 0.97
+    assert chosen({0.3: measured[0.5], 0.5: {"false": {"per 30 minutes": 2.0}}}) == 0.5
+
+
+def test_measured_is_what_is_pushed(network):
+    sound, weights = noise(3 * RATE_HZ), network.exported()
+    trace = Trace("", "", "", scores(Spotter(SMALL, weights), sound))
+    threshold = float(np.quantile(trace.scores, 0.9))
+    spotter = Spotter(replace(SMALL, threshold=threshold), weights)
+    told = [at for at in range(150) if spotter.push(sound[at * 320 : (at + 1) * 320])]
+    assert [round(time_s / 0.02) - 1 for time_s in trace.stops(threshold)] == told
+    assert told
+
+
+def test_the_bundled_checkpoint_says_how_it_was_made():
+    from safetensors import safe_open
+
+    path = Path(corpus.__file__).with_name("stop.safetensors")
+    assert path.stat().st_size < 2e6
+    with safe_open(str(path), "np") as file:
+        about = file.metadata()
+    assert {"config", "recipe", "clips", "commit", "versions", "scores"} <= set(about)
+    assert pytest.approx(0.01) == FRAME_S
