@@ -230,10 +230,12 @@ def test_a_stop_is_of_a_word_that_ends_about_then():
     assert trace.stops(0.5) == [pytest.approx(1.02), pytest.approx(2.0)], "not again for a while"
 
 
-def test_the_threshold_is_the_lowest_with_few_enough_false_stops():
-    measured = {value: {"false": {"per 30 minutes": 9 * (1 - value)}} for value in (0.5, 0.97, 0.98, 0.99)}
-    assert chosen(measured) == 0.97
-    assert chosen({0.3: measured[0.5], 0.5: {"false": {"per 30 minutes": 2.0}}}) == 0.5
+def test_the_threshold_weighs_misses_against_false_stops():
+    def found(missed, false):
+        return {"all": {"words": 200, "missed": missed}, "false": {"per 30 minutes": false}}
+
+    assert chosen({0.5: found(4, 10.0), 0.7: found(8, 7.0), 0.9: found(30, 1.0)}) == 0.7
+    assert chosen({0.5: found(4, 10.0), 0.9: found(16, 1.0)}) == 0.9
 
 
 def test_measured_is_what_is_pushed(network):

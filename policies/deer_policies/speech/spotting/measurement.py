@@ -23,8 +23,6 @@ EARLY_S, LATE_S = 0.3, 0.5
 
 
 THRESHOLDS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.93, 0.95, 0.97, 0.98, 0.99)
-MOST_FALSE = 0.3
-"""False stops in 30 minutes that a threshold may have where it is chosen, to leave room for other voices."""
 
 
 @dataclass(frozen=True)
@@ -91,9 +89,13 @@ def measure(
 
 
 def chosen(measured: dict[float, dict[str, Any]]) -> float:
-    """The lowest threshold that has few enough false stops, or the one with the fewest."""
-    good = [threshold for threshold, found in measured.items() if found["false"]["per 30 minutes"] <= MOST_FALSE]
-    return min(good) if good else min(measured, key=lambda threshold: measured[threshold]["false"]["per 30 minutes"])
+    """The threshold with the least sum of misses in per cent and false stops in 30 minutes."""
+
+    def cost(threshold: float) -> float:
+        words, false = measured[threshold]["all"], measured[threshold]["false"]
+        return float(100 * words["missed"] / words["words"] + false["per 30 minutes"])
+
+    return min(measured, key=cost)
 
 
 def _at(threshold: float, words: Sequence[Trace], others: Sequence[Trace], alike: Sequence[Trace]) -> dict[str, Any]:
