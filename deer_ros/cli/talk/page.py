@@ -14,6 +14,7 @@ PAGE, SOUND = "talk.html", "talk.wav"
 PIXELS_A_SECOND = 60
 WAVE_HEIGHT, SPEED_HEIGHT = 50, 70
 FASTEST_M_S = 0.4
+PAUSE_S = 0.3
 
 
 def write(folder: Path, report: dict[str, Any], mouth: Any, witness: Any) -> None:
@@ -76,10 +77,15 @@ def _speed(positions: list[tuple[float, float, float, float]], began_s: float) -
     values = np.array(positions)
     time_s = values[:, 0] - began_s
     speed = np.linalg.norm(np.diff(values[:, 1:], axis=0), axis=1) / np.maximum(np.diff(time_s), 1e-3)
-    smooth = np.convolve(speed, np.ones(3) / 3, "same")
+    # In lockstep nothing is heard of an arm that stands.
+    pauses = np.flatnonzero(np.diff(time_s) > PAUSE_S)
+    ends = np.concatenate([time_s[pauses] + 0.02, time_s[pauses + 1] - 0.02])
+    order = np.argsort(np.concatenate([time_s[1:], ends]), kind="stable")
+    time_s = np.concatenate([time_s[1:], ends])[order]
+    speed = np.concatenate([speed, np.zeros(len(ends))])[order]
     points = [
         f"{at_s * PIXELS_A_SECOND:.1f},{SPEED_HEIGHT * (1 - min(1.0, value / FASTEST_M_S)):.1f}"
-        for at_s, value in zip(time_s[1:], smooth, strict=True)
+        for at_s, value in zip(time_s, speed, strict=True)
         if at_s >= 0
     ]
     return " ".join(points)

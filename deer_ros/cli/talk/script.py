@@ -27,11 +27,11 @@ class Line:
 SCRIPT = (
     Line("open the drawer", INSTRUCTION, "open_drawer"),
     Line("what are you doing?", ANSWER),
-    Line("rotate the block to the right", QUESTION_BACK),
-    Line("the red one", INSTRUCTION, "rotate_red_block_right"),
+    Line("move the sliding door", QUESTION_BACK),
+    Line("to the left", INSTRUCTION, "move_slider_left"),
     Line("make me a cup of coffee", DECLINED),
-    Line("turn on the green light", INSTRUCTION),
-    Line("stop!", STOP, after_motion_s=0.8),
+    Line("turn on the yellow light", INSTRUCTION),
+    Line("stop!", STOP, after_motion_s=0.1),
     Line("please turn on the green light", INSTRUCTION, "turn_on_led"),
 )
 """The sixth is not carried out: the seventh comes in the middle of it."""
