@@ -37,7 +37,6 @@ from deer_sim import instructions, outside
 from deer_sim.tasks import TASKS
 from voice_scoring import Scored, described, sweep, table
 
-COMMANDS_A_TASK, OUTSIDE = 4, 60
 OTHER_LANGUAGES = (
     ("de-DE", "könntest du bitte das Fenster schließen"),
     ("de-DE", "der rote Klotz gehört mir"),
@@ -65,7 +64,7 @@ class Item:
         return hashlib.sha256(f"{self.engine}/{self.voice}/{self.text}".encode()).hexdigest()[:20] + ".wav"
 
 
-def items(tuning: bool, seed: int) -> list[Item]:
+def items(tuning: bool, seed: int, commands: int, others: int) -> list[Item]:
     """What is said, and by whom."""
     random = np.random.default_rng([seed, tuning])
     speakers = voices(test=not tuning)
@@ -76,10 +75,10 @@ def items(tuning: bool, seed: int) -> list[Item]:
     found = []
     for task in TASKS:
         known = instructions.bare(task) if tuning else instructions.validation(task, instructions.WRITTEN)
-        found += [by_somebody(known[random.integers(len(known))], task) for _ in range(COMMANDS_A_TASK)]
-    others = outside.tuning() if tuning else [text for group in outside.GROUPS for text in outside.validation(group)]
-    short = [text for text in others if 2 <= len(text.split()) <= 14]
-    found += [by_somebody(short[at], "") for at in random.choice(len(short), OUTSIDE, replace=False)]
+        found += [by_somebody(known[random.integers(len(known))], task) for _ in range(commands)]
+    beyond = outside.tuning() if tuning else [text for group in outside.GROUPS for text in outside.validation(group)]
+    short = [text for text in beyond if 2 <= len(text.split()) <= 14]
+    found += [by_somebody(short[at], "") for at in random.choice(len(short), others, replace=False)]
     if not tuning:
         found += [Item(text, "pico", voice, "") for voice, text in OTHER_LANGUAGES]
     return found
@@ -178,11 +177,13 @@ def main() -> None:
     parser.add_argument("--tuning", action="store_true", help="voices and sentences to choose thresholds with")
     parser.add_argument("--policy", default="deer-nano", help="whose skills are meant")
     parser.add_argument("--seed", type=int, default=0, help="of rooms, noises and who says what")
+    parser.add_argument("--commands", type=int, default=4, help="sentences for each of the 34 tasks")
+    parser.add_argument("--outside", type=int, default=60, help="sentences that ask for none of them")
     parser.add_argument("--work", type=Path, default=Path(".cache/voice"), help="folder for speech and transcripts")
     parser.add_argument("--out", type=Path, default=Path("runs/voice.json"), help="all of it")
     arguments = parser.parse_args()
     work = arguments.work / ("tuning" if arguments.tuning else "test")
-    said = items(arguments.tuning, arguments.seed)
+    said = items(arguments.tuning, arguments.seed, arguments.commands, arguments.outside)
     judge = CheckpointJudge(arguments.policy)
     examples = {task: example_sentences(task) for task in judge.tasks}
     embedder = MiniLm()
