@@ -6,7 +6,7 @@ import pytest
 from deer_policies.errors import CheckpointError, ConfigError
 from deer_policies.model_store.store import ModelStore
 from deer_policies.speech.audio import RATE_HZ
-from deer_policies.speech.recognition.engine import Transcript, make_recogniser
+from deer_policies.speech.recognition.engine import make_recogniser
 from deer_policies.speech.recognition.segmenting import CHUNK, Segmenter, SegmentSettings, Silero
 from deer_policies.speech.synthesis.engine import ENGINES, make_synthesiser
 
@@ -90,7 +90,8 @@ def test_the_grammar_is_less_sure_of_what_only_sounds_like_it(grammar, pico):
     right = grammar.transcribe(spoken(pico, "open the drawer")).confidence
     for text in ("over the floor", "what is the weather today", "hope and glory"):
         found = grammar.transcribe(spoken(pico, text))
-        assert found == Transcript((), 0.0, "grammar") or found.confidence < right
+        assert found.confidence < right
+        assert found.text == "" or found.confidence >= 0.4
 
 
 def test_silence_is_nothing(grammar):

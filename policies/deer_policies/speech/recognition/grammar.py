@@ -27,6 +27,8 @@ MIDDLE, WIDTH = -0.12, 0.03
 """Log-likelihood against that of any phonemes, in the decoder's units for a second of sound, at which a sentence is as
 likely as not, and how fast that changes."""
 FRAMES_A_SECOND = 100
+LEAST = 0.4
+"""Below it, no sentence of the grammar was said."""
 
 
 class GrammarRecogniser:
@@ -71,5 +73,6 @@ class GrammarRecogniser:
         filler = self._filler.hyp()
         ratio = FRAMES_A_SECOND * math.log(best.score / filler.score) / frames if filler is not None else 0.0
         confidence = 1 / (1 + math.exp(-(ratio - MIDDLE) / WIDTH))
-        alternatives = (Alternative(normalised(best.hypstr), confidence),)
-        return Transcript(alternatives, confidence, GRAMMAR)
+        if confidence < LEAST:
+            return Transcript((), confidence, GRAMMAR)
+        return Transcript((Alternative(normalised(best.hypstr), 1.0),), confidence, GRAMMAR)
