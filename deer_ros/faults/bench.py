@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,12 +15,15 @@ from deer_ros.bringup import Stack, StackConfig, free_domain_id
 from deer_ros.control.kinematics import ArmGeometry
 from deer_ros.conversions import joint_positions, stamp_to_s
 from deer_ros.errors import StackError
+from deer_ros.faults.announcement_gate import AnnouncementGate
 from deer_ros.faults.motion_record import MotionRecord
 from deer_ros.node_processes import NodeProcesses
 
 POLICY_MODULE = "deer_ros.faults.faulty_policy_node"
 INSTRUCTION = "open the drawer"
 BRINGUP_S = 120.0
+LATE_S = 10.0
+"""Until a driver that is to be discovered late can be."""
 MOVING_S = 15.0
 """It must move so long after it was asked to."""
 ARM_NAMES = tuple(f"panda_joint{index}" for index in range(1, 8))
@@ -50,6 +52,7 @@ class FaultBench:
         self._logs = logs
         self._seed = seed
         self.driver = self._make_driver({})
+        self._gate: AnnouncementGate | None = None
         self._geometry = ArmGeometry()
         self._positions: list[tuple[float, ...]] = []
         self._commands: list[tuple[float, float]] = []
@@ -85,15 +88,15 @@ class FaultBench:
         """Stops everything."""
         self.stack.stop()
         self.driver.stop()
+        self._close_gate()
         self.driver.close()
 
     def start_driver(self, late: bool = False) -> None:
-        """Starts the simulator's process; a late one does not announce itself until the others' next announcement."""
-        if late:
-            profile = self._logs / "late.xml"
-            profile.write_text(re.sub(r"<count>\d+</count>", "<count>0</count>", network.PROFILE.read_text()))
+        """Starts the simulator's process; a late one can't be discovered for `LATE_S`."""
+        if late or self._gate is not None:
+            self._close_gate()
             self.driver.close()
-            self.driver = self._make_driver(dict.fromkeys(network.PROFILE_VARIABLES, str(profile)))
+            self.driver = self._make_driver(self._held_back() if late else {})
         self.driver.start(graph.NodeDescription("simulator", managed=True))
 
     def bring_up_driver(self) -> None:
@@ -185,6 +188,18 @@ class FaultBench:
             if time.monotonic() > deadline_s:
                 raise StackError(f"{what} did not come within {timeout_s:g} s")
             time.sleep(0.02)
+
+    def _held_back(self) -> dict[str, str]:
+        """Variables of a driver that can't be discovered yet; its gate is made."""
+        self._gate = AnnouncementGate(self.domain_id, LATE_S)
+        profile = self._logs / "late.xml"
+        profile.write_text(self._gate.profile(network.PROFILE.read_text()))
+        return dict.fromkeys(network.PROFILE_VARIABLES, str(profile))
+
+    def _close_gate(self) -> None:
+        if self._gate is not None:
+            self._gate.close()
+            self._gate = None
 
     def _make_driver(self, variables: dict[str, str]) -> NodeProcesses:
         """The simulator's process, not started, with further variables of the environment."""
