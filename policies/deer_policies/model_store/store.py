@@ -10,7 +10,7 @@ from pathlib import Path
 
 from deer_policies.errors import CheckpointError, ConfigError
 from deer_policies.model_store.manifest import Model, ModelFile, load_manifest
-from deer_policies.model_store.registries import SourceError, Told, obtain
+from deer_policies.model_store.registries import PART, SourceError, Told, obtain
 
 FOLDER_VARIABLE = "DEER_MODELS"
 """Environment variable with the folder of the store."""
@@ -91,6 +91,10 @@ class ModelStore:
                 return
             fresh.unlink()
             failures.append(f"{source} holds another content")
+        # What was whole and yet of no use is fetched anew the next time; what broke off goes on.
+        for path in downloads.glob("*"):
+            if path.suffix != PART:
+                path.unlink()
         raise CheckpointError(
             f"{file.name} of {model.name} could not be fetched: {'; '.join(failures) or 'no source carries it'}; "
             f"look at the network, or put a file with SHA-256 {file.sha256} at {target}"

