@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from deer_policies.errors import ConfigError
 
+STEM_KERNEL = 3
+"""Frames that the first layer sees at once."""
 BUNDLED = "stop.safetensors"
 """File beside this module with the weights that are used unless others are named."""
 
@@ -33,11 +35,3 @@ class SpotterConfig:
             raise ConfigError(f"the threshold of the stop word is {self.threshold}; it must be in (0, 1)")
         if min(self.channels, self.kernel, self.mean_frames, *self.dilations) < 1:
             raise ConfigError("the sizes of the stop word's network must be at least 1")
-
-    @property
-    def reach(self) -> int:
-        """Frames that an output depends on."""
-        return STEM_KERNEL + sum(self.dilations) * (self.kernel - 1)
-
-
-STEM_KERNEL = 3

@@ -20,8 +20,6 @@ CHUNK = 320
 LEAD_S, TAIL_S = 0.6, 0.7
 EARLY_S, LATE_S = 0.3, 0.5
 """A stop is of this word if it is told from so long before its end to so long after."""
-
-
 THRESHOLDS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.93, 0.95, 0.97, 0.98, 0.99)
 
 
@@ -30,13 +28,12 @@ class Trace:
     """How a piece of sound scored.
 
     Attributes:
-        kind, condition, voice: of the word in it; of speech without the word the kind is ''.
+        condition, voice: noise, and who speaks; '' for several.
         scores: the greatest of each 20 ms.
         end_s: when the word ends, from the beginning of the sound.
         texts: what is said when: time of the end, and voice and text.
     """
 
-    kind: str
     condition: str
     voice: str
     scores: np.ndarray
@@ -138,7 +135,7 @@ def _word(
     lead, tail = (np.zeros(int(seconds * RATE_HZ), np.float32) for seconds in (LEAD_S, TAIL_S))
     sound = heard(np.concatenate([lead, clip.samples, tail]), ratio_db, random, speech)
     end_s = LEAD_S + len(clip.samples) / RATE_HZ
-    return Trace(clip.kind, name, clip.voice, scores(spotter, sound), end_s, ((end_s, f"{clip.voice}: {clip.text}"),))
+    return Trace(name, clip.voice, scores(spotter, sound), end_s, ((end_s, f"{clip.voice}: {clip.text}"),))
 
 
 def heard(
@@ -183,5 +180,5 @@ def _others(
         name, ratio_db = CONDITIONS[random.integers(len(CONDITIONS))]
         ends = np.cumsum([len(clip.samples) + len(gap) for clip, gap in zip(said, pause, strict=True)]) / RATE_HZ
         texts = tuple((float(end_s), f"{clip.voice}: {clip.text}") for end_s, clip in zip(ends, said, strict=True))
-        yield Trace("", name, "", scores(spotter, heard(sound, ratio_db, random, speech)), texts=texts)
+        yield Trace(name, "", scores(spotter, heard(sound, ratio_db, random, speech)), texts=texts)
         heard_s += len(sound) / RATE_HZ

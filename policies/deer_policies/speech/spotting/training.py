@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import multiprocessing
 import queue
-import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,11 +81,11 @@ def train(
             optimiser.load_state_dict(state["optimiser"])
             rate.load_state_dict(state["rate"])
             step = state["step"]
+    if step >= recipe.steps:
+        return network.eval()
     network.train()
     with _batches(clips, recipe, step) as batches:
         for features, labels in batches:
-            if step >= recipe.steps:
-                break
             value = loss(network(torch.from_numpy(features)), torch.from_numpy(labels).long(), recipe.stop_weight)
             optimiser.zero_grad()
             value.backward()
@@ -97,6 +97,8 @@ def train(
             if step % KEPT_EVERY == 0 or step == recipe.steps:
                 _keep(kept, {"network": network, "optimiser": optimiser, "rate": rate}, step, recipe)
                 told(step, float(np.mean(losses[-KEPT_EVERY:])))
+            if step == recipe.steps:
+                break
     return network.eval()
 
 
@@ -108,30 +110,27 @@ def _keep(path: Path, parts: dict[str, Any], step: int, recipe: SpotterRecipe) -
     fresh.replace(path)
 
 
-class _batches:  # noqa: N801 (used like a function)
+@contextmanager
+def _batches(clips: Sequence[Clip], recipe: SpotterRecipe, step: int) -> Iterator[Iterator[Any]]:
     """Batches that another process makes, so that both cores have work; the same for a seed and a first step."""
+    context = multiprocessing.get_context("fork")
+    made: Any = context.Queue(maxsize=8)
+    process = context.Process(target=_fill, args=(made, clips, recipe, step), daemon=True)
+    process.start()
+    try:
+        yield _taken(made, process)
+    finally:
+        process.terminate()
+        process.join()
 
-    def __init__(self, clips: Sequence[Clip], recipe: SpotterRecipe, step: int) -> None:
-        context = multiprocessing.get_context("fork")
-        self._queue: Any = context.Queue(maxsize=8)
-        self._process = context.Process(target=_fill, args=(self._queue, clips, recipe, step), daemon=True)
 
-    def __enter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        self._process.start()
-        return self._taken()
-
-    def __exit__(self, *_: object) -> None:
-        self._process.terminate()
-        self._process.join()
-
-    def _taken(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        while True:
-            try:
-                yield self._queue.get(timeout=1.0)
-            except queue.Empty:
-                if not self._process.is_alive():
-                    raise RuntimeError("the process that makes examples has ended") from None
-                time.sleep(0.05)
+def _taken(made: Any, process: Any) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    while True:
+        try:
+            yield made.get(timeout=1.0)
+        except queue.Empty:
+            if not process.is_alive():
+                raise RuntimeError("the process that makes examples has ended") from None
 
 
 def _fill(batches: Any, clips: Sequence[Clip], recipe: SpotterRecipe, step: int) -> None:
