@@ -52,8 +52,8 @@ def microphone(device: str, chunk: int, heard: Callable[[np.ndarray, bool], None
     return lambda: stream.close()
 
 
-def loudspeaker() -> Callable[[np.ndarray], None]:
-    """Opens the loudspeaker; returns what plays a piece (n,) float32 at 16 kHz and waits until there is room for more.
+def loudspeaker() -> tuple[Callable[[np.ndarray], None], Callable[[], None]]:
+    """Opens the loudspeaker; returns what plays a piece (n,) float32 at 16 kHz, waiting for room, and what closes it.
 
     Raises:
         ConfigError: if there is none.
@@ -66,4 +66,4 @@ def loudspeaker() -> Callable[[np.ndarray], None]:
         raise ConfigError(
             f"the loudspeaker can't be opened: {error}; {REMEDY}, and output: topic needs none"
         ) from error
-    return lambda piece: stream.write(to_pcm(piece).tobytes())
+    return lambda piece: stream.write(to_pcm(piece).tobytes()), lambda: stream.close()

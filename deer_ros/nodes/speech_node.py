@@ -15,7 +15,6 @@ from deer_msgs.srv import SetBudget
 from rclpy.clock import Clock, ClockType
 from rclpy.qos import qos_profile_sensor_data
 from std_msgs.msg import Bool, String
-from std_srvs.srv import Trigger
 
 from deer_policies.errors import ConfigError
 from deer_policies.speech.audio import RATE_HZ
@@ -30,6 +29,7 @@ from deer_ros.diagnostics import DiagnosticsPublisher, Health
 from deer_ros.inbox import ExecutorInbox
 from deer_ros.lifecycle import ManagedNode
 from deer_ros.nodes.sound import SoundStream
+from deer_ros.nodes.stop_request import StopRequest
 from deer_ros.nodes.voice_goals import Order, VoiceGoals
 from deer_ros.process import run
 from deer_ros.quality import COMMANDS, LATCHED, SOUND
@@ -98,7 +98,7 @@ class SpeechNode(ManagedNode):
         self._begun = 0
         self._talking = self._speaking = self._own = False
         self._quiet_s = self._hearing_s = -float("inf")
-        self._state = SafetyState()
+        self._state = SafetyState(state=SafetyState.STOPPED, reason="nothing is heard of the safety node")
         self._full_gmac = 0.0
         self._sound_trouble = self._recogniser_trouble = ""
         self._utterances = self._recognising = 0
@@ -106,7 +106,7 @@ class SpeechNode(ManagedNode):
         self._transcripts = self.create_publisher(SpeechTranscript, graph.TRANSCRIPT, COMMANDS)
         self._commands = self.create_publisher(VoiceCommand, graph.VOICE_COMMAND, COMMANDS)
         self._say_publisher = self.create_publisher(String, graph.SAY, COMMANDS)
-        self._stop_client: Any = self.create_client(Trigger, graph.SAFETY_STOP)
+        self._stop = StopRequest(self)
         self._budget_client: Any = self.create_client(SetBudget, graph.SET_BUDGET)
         self._goals = VoiceGoals(self, self._on_done, self._on_failed)
         self.create_timer(WATCH_S, self._watch, clock=Clock(clock_type=ClockType.STEADY_TIME))
@@ -277,13 +277,13 @@ class SpeechNode(ManagedNode):
         """Does what is wanted and returns what is said to it."""
         match meaning.intent:
             case Intent.STOP:
-                self._stop_client.call_async(Trigger.Request())
+                self._stop.ask()
                 self._goals.give_up()
-                return "holding still"
+                return "" if self._state.state == SafetyState.STOPPED else "holding still"
             case Intent.PAUSE:
                 return "pausing" if self._goals.pause() else "nothing is under way"
             case Intent.RESUME:
-                return "going on" if self._goals.resume() else "there is nothing to go on with"
+                return self._resume()
             case Intent.MORE | Intent.LESS:
                 return self._set_budget(saving=meaning.intent is Intent.LESS)
             case Intent.QUESTION:
@@ -295,24 +295,39 @@ class SpeechNode(ManagedNode):
         pressed = self._listening == PUSH_TO_TALK and meaning.text
         return "I did not understand; say for example: open the drawer" if pressed else ""
 
-    def _begin(self, meaning: Meaning) -> str:
+    def _hindrance(self) -> str:
+        """Why nothing may begin now, in words."""
         if self._state.state == SafetyState.STOPPED:
             return f"I am not armed: {self._state.reason}"
         if self._deaf():
             return "I can't do that while nobody listens for the word that halts me"
-        if not self._goals.ready:
-            return "my policy is not running"
+        return "" if self._goals.ready else "my policy is not running"
+
+    def _begin(self, meaning: Meaning) -> str:
+        if hindrance := self._hindrance():
+            return hindrance
         self._goals.begin([Order(task, self._instructions[task]) for task in meaning.tasks])
         return meaning.reply
 
+    def _resume(self) -> str:
+        if not self._goals.held:
+            return "there is nothing to go on with"
+        if hindrance := self._hindrance():
+            return hindrance
+        self._goals.resume()
+        return "going on"
+
     def _set_budget(self, saving: bool) -> str:
+        """Asks the policy node, and says what it answers when it does."""
         if not self._budget_client.service_is_ready():
             return "my policy is not running"
         if saving and not self._full_gmac:
             return "I have not thought yet, so I can't tell how much to save"
         share = self._full_gmac * self._saving_share if saving else 0.0
-        self._budget_client.call_async(SetBudget.Request(average_llm_gmac=share))
-        return "saving power" if saving else "thinking harder"
+        told = "saving power" if saving else "thinking harder"
+        asked = self._budget_client.call_async(SetBudget.Request(average_llm_gmac=share))
+        asked.add_done_callback(lambda future: self._say(told if future.result().accepted else future.result().message))
+        return ""
 
     def _status(self) -> str:
         """What the robot is about, to any question: it can't see an answer to more."""

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any
 
 from deer_msgs.msg import AudioChunk, StopWord
 from rclpy.clock import Clock, ClockType
-from rclpy.task import Future
 from std_msgs.msg import Bool
-from std_srvs.srv import Trigger
 
 from deer_policies.errors import ConfigError
 from deer_policies.speech.audio import RATE_HZ
@@ -19,11 +16,10 @@ from deer_ros import graph, parameters
 from deer_ros.diagnostics import DiagnosticsPublisher, Health
 from deer_ros.lifecycle import ManagedNode
 from deer_ros.nodes.sound import SoundStream
+from deer_ros.nodes.stop_request import StopRequest
 from deer_ros.process import run
 from deer_ros.quality import COMMANDS, LATCHED, SOUND
 
-REPEAT_S = 0.05
-"""A stop that the safety node has not confirmed is sent again after this, as ROS 2 may lose a request."""
 HEARTBEAT_S = 0.2
 DEAF_S = 0.5
 """Without sound for so long, nobody can stop the robot by voice."""
@@ -46,14 +42,10 @@ class StopWordNode(ManagedNode):
         self._stops = 0
         self._trouble = ""
         self._longest_ms = 0.0
-        self._waiting: Future | None = None
-        self._asked_s = -float("inf")
-        self._client: Any = self.create_client(Trigger, graph.SAFETY_STOP)
+        self._request = StopRequest(self)
         self._publisher = self.create_publisher(StopWord, graph.STOP_WORD, COMMANDS)
         self._hearing = self.create_publisher(Bool, graph.HEARING, LATCHED)
-        steady = Clock(clock_type=ClockType.STEADY_TIME)
-        self.create_timer(REPEAT_S, self._insist, clock=steady)
-        self.create_timer(HEARTBEAT_S, self._beat, clock=steady)
+        self.create_timer(HEARTBEAT_S, self._beat, clock=Clock(clock_type=ClockType.STEADY_TIME))
         DiagnosticsPublisher(self, self._health)
 
     def set_up(self) -> None:
@@ -90,25 +82,11 @@ class StopWordNode(ManagedNode):
 
     def _stop(self, sample: int, probability: float) -> None:
         self._stops += 1
-        self._ask()
+        self._request.ask()
         heard = StopWord(sample=sample, probability=probability)
         heard.header.stamp = self.get_clock().now().to_msg()
         self._publisher.publish(heard)
         self.get_logger().warning(f"heard the stop word ({probability:.2f})")
-
-    def _ask(self) -> None:
-        self._asked_s = time.monotonic()
-        self._waiting = self._client.call_async(Trigger.Request())
-
-    def _insist(self) -> None:
-        """Asks again until the safety node has answered."""
-        if self._waiting is None:
-            return
-        if self._waiting.done():
-            self._waiting = None
-        elif time.monotonic() - self._asked_s >= REPEAT_S:
-            self._waiting.cancel()
-            self._ask()
 
     def _beat(self) -> None:
         self._hearing.publish(Bool(data=self.active and not self._deaf()))
@@ -118,7 +96,7 @@ class StopWordNode(ManagedNode):
 
     def _health(self) -> Health:
         deaf = f"no sound on {graph.AUDIO_INPUT} for {DEAF_S:g} s" if self.active and self._deaf() else ""
-        unheard = "the safety node does not answer" if self._waiting is not None else ""
+        unheard = "the safety node does not answer" if self._request.unanswered else ""
         values = {
             "stops": self._stops,
             "seconds lost": round(self._stream.lost / RATE_HZ, 2),

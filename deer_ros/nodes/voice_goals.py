@@ -9,11 +9,15 @@ from typing import TYPE_CHECKING, Any
 from deer_msgs.action import FollowInstruction
 from deer_msgs.srv import BeginSubtask
 from rclpy.action import ActionClient
+from rclpy.clock import Clock, ClockType
 
 from deer_ros import graph
 
 if TYPE_CHECKING:
     from rclpy.node import Node
+
+JUDGE_S = 1.0
+"""For a simulator to take note of a task."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,8 @@ class VoiceGoals:
         self._judge: Any = node.create_client(BeginSubtask, graph.BEGIN_SUBTASK)
         self._handle: Any = None
         # Answers to goals that were left meanwhile are told by it from those that count.
-        self._number = 0
+        self._number = self._sent = 0
+        self._late: Any = None
         self.orders: list[Order] = []
         self.held: list[Order] = []
 
@@ -63,6 +68,7 @@ class VoiceGoals:
     def give_up(self) -> None:
         """Cancels what is under way and forgets the rest."""
         self._number += 1
+        self._forget_timer()
         self.orders, self.held = [], []
         if self._handle is not None:
             self._handle.cancel_goal_async()
@@ -77,18 +83,9 @@ class VoiceGoals:
         self.held = orders
         return True
 
-    def resume(self) -> bool:
-        """Goes on after a pause. False if nothing was paused."""
-        orders, self.held = self.held, []
-        if orders:
-            self.begin(orders)
-        return bool(orders)
-
-    def close(self) -> None:
-        """Gives up and ends the client."""
-        self.give_up()
-        self._client.destroy()
-        self._node.destroy_client(self._judge)
+    def resume(self) -> None:
+        """Goes on after a pause."""
+        self.begin(self.held)
 
     def _next(self) -> None:
         """The next order. A simulator judges by itself whether a task is done, if it is told which one begins."""
@@ -97,14 +94,27 @@ class VoiceGoals:
         if not self._judge.service_is_ready():
             self._send(number)
             return
-        begun = self._judge.call_async(BeginSubtask.Request(task=self.orders[0].task))
-        begun.add_done_callback(lambda _: self._send(number))
+        self._judge.call_async(BeginSubtask.Request(task=self.orders[0].task)).add_done_callback(
+            lambda _: self._send(number)
+        )
+        # ROS 2 may lose the answer: the policy goes to work without it then.
+        self._late = self._node.create_timer(
+            JUDGE_S, lambda: self._send(number), clock=Clock(clock_type=ClockType.STEADY_TIME)
+        )
 
     def _send(self, number: int) -> None:
-        if number != self._number:
+        """Sends the order to the policy, once."""
+        if number != self._number or self._sent == number:
             return
+        self._forget_timer()
+        self._sent = number
         goal = FollowInstruction.Goal(instruction=self.orders[0].instruction)
         self._client.send_goal_async(goal).add_done_callback(lambda future: self._accepted(number, future.result()))
+
+    def _forget_timer(self) -> None:
+        if self._late is not None:
+            self._node.destroy_timer(self._late)
+            self._late = None
 
     def _accepted(self, number: int, handle: Any) -> None:
         if number != self._number:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 import time
+from collections.abc import Callable
 
 import numpy as np
 from deer_msgs.msg import AudioChunk
@@ -50,7 +52,10 @@ class VoiceNode(ManagedNode):
         """Loads the engine."""
         synthesiser = make_synthesiser(self._engine)
         voice = self._voice or synthesiser.voices[0]
-        self._play = loudspeaker() if self._output == DEVICE else _wait
+        self._play: Callable[[np.ndarray], None] = _wait
+        if self._output == DEVICE:
+            self._play, close = loudspeaker()
+            self._releases.append(close)
         synthesiser.say("ready", voice, self._speed)
         self._synthesiser = synthesiser
         subscription = self.create_subscription(String, graph.SAY, self._on_say, COMMANDS)
@@ -65,8 +70,10 @@ class VoiceNode(ManagedNode):
 
     def halt(self, reason: str) -> None:
         """Falls silent after the piece that is being played."""
-        while not self._waiting.empty():
-            self._waiting.get_nowait()
+        # The voice's thread takes from it as well.
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._waiting.get_nowait()
         self._waiting.put(None)
 
     def _on_say(self, message: String) -> None:

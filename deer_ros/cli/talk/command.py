@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shlex
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from deer_policies.errors import ConfigError
+from deer_policies.speech.audio import RATE_HZ
 from deer_ros.cli.talk.script import ANSWER, DECLINED, INSTRUCTION, QUESTION_BACK, SCRIPT, STOP, Line
 
 HELP = "talk to the robot in simulation, over ROS 2: orders, a question, a stop; writes sound and a report"
@@ -127,7 +127,11 @@ def _perform(arguments: argparse.Namespace, lines: list[tuple[Line, Any]], voice
                 time.sleep(1.0)
             finally:
                 mouth.close()
-                report = {"voice": voice, "command": _command_line(), "lines": [asdict(each) for each in outcomes]}
+                report = {
+                    "voice": voice,
+                    "command": arguments.command_line,
+                    "lines": [asdict(each) for each in outcomes],
+                }
                 (folder / "talk.json").write_text(json.dumps(report, indent=1) + "\n")
                 write(folder, report, mouth, witness)
             return report
@@ -152,10 +156,10 @@ class _Stage:
             time.sleep(line.after_motion_s)
         heard, stopped = len(witness.commands), len(witness.stops)
         end_s = self._mouth.say(samples)
-        outcome = Outcome(line, self._voice, end_s - len(samples) / 16_000 - began_s, end_s - began_s)
+        outcome = Outcome(line, self._voice, end_s - len(samples) / RATE_HZ - began_s, end_s - began_s)
         if line.expected == STOP:
             return self._stop(outcome, end_s, stopped)
-        if not self._until(lambda: len(witness.commands) > heard, REPLY_S + len(samples) / 16_000):
+        if not self._until(lambda: len(witness.commands) > heard, REPLY_S + len(samples) / RATE_HZ):
             outcome.why = "no command came of it"
             return outcome
         at_s, command = witness.commands[heard]
@@ -231,9 +235,3 @@ def _tell(outcome: Outcome) -> None:
     if outcome.transcript:
         print(f"    heard “{outcome.transcript}” ({outcome.confidence:.2f}), answered “{outcome.reply}”", flush=True)
     print(f"    {'as it should be' if outcome.done else f'NOT as it should be: {outcome.why}'}", flush=True)
-
-
-def _command_line() -> str:
-    import sys
-
-    return shlex.join(["deer", *sys.argv[1:]])

@@ -127,8 +127,15 @@ def test_readings_of_one_task_add_up_and_others_do_not(interpreter, judge):
     assert (one.intent, one.tasks, one.score) == (Intent.NOTHING, ("open_drawer",), pytest.approx(0.27))
 
 
-def test_what_was_hardly_understood_is_not_taken(interpreter):
-    assert interpreter.interpret(said("open the drawer", confidence=0.05)).intent is Intent.NOTHING
+@pytest.mark.parametrize("text", ["open the drawer", "go on", "think harder", "what are you doing"])
+def test_what_was_hardly_understood_is_not_taken(interpreter, text):
+    assert interpreter.interpret(said(text, confidence=0.05)).intent is Intent.NOTHING
+
+
+def test_neither_is_an_answer_but_a_stop_is(interpreter):
+    interpreter.interpret(said("lift the block"))
+    assert interpreter.interpret(said("the red one", confidence=0.05)).intent is Intent.NOTHING
+    assert interpreter.interpret(said("stop", confidence=0.05)).intent is Intent.STOP
 
 
 @pytest.mark.parametrize(

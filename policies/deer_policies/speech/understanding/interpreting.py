@@ -144,6 +144,8 @@ class Interpreter:
         # A stop is taken from any reading: it is never wrong to hold still.
         if any(re.search(_WORDS[0][1], reading) for reading, _ in readings):
             return Meaning(Intent.STOP, text)
+        if transcript.confidence < self.settings.confidence:
+            return Meaning(Intent.NOTHING, text, score=transcript.confidence)
         for intent, pattern in _WORDS[1:]:
             if re.search(pattern, text):
                 return Meaning(intent, text)
@@ -151,7 +153,7 @@ class Interpreter:
             return answer
         if re.search(_QUESTION, text) and not re.search(_REQUEST, text):
             return Meaning(Intent.QUESTION, text)
-        return self._instruction(readings, transcript.confidence)
+        return self._instruction(readings)
 
     def _answer(self, text: str, asked: Sequence[str]) -> Meaning | None:
         """The task of those that were asked about which a short answer picks, or what is still open."""
@@ -167,16 +169,15 @@ class Interpreter:
             return None
         return self._accepted(text, left[0], 1.0) if len(left) == 1 else self._open(text, left, 1.0)
 
-    def _instruction(self, readings: Sequence[tuple[str, float]], confidence: float) -> Meaning:
+    def _instruction(self, readings: Sequence[tuple[str, float]]) -> Meaning:
         text = readings[0][0]
         parts = [part for part in re.split(r"\b(?:and then|after that|then)\b", text) if len(part.split()) > 1]
         if len(parts) > 1:
-            return self._sequence(text, parts, confidence)
-        if confidence < self.settings.confidence or slots.negated(text) or slots.told(text):
-            return Meaning(Intent.NOTHING, text, (), confidence)
-        colour = ""
-        if slots.placed(text)[0]:
-            colour = slots.placed(text)[0]
+            return self._sequence(text, parts)
+        if slots.negated(text) or slots.told(text):
+            return Meaning(Intent.NOTHING, text, score=0.0)
+        colour, _ = slots.placed(text)
+        if colour:
             readings = [(slots.placed(reading)[1], weight) for reading, weight in readings if slots.placed(reading)[0]]
         totals, best = self.scores(readings)
         task = self.judge.tasks[int(totals.argmax())]
@@ -210,9 +211,9 @@ class Interpreter:
                 return Meaning(Intent.UNSURE, text, self.asked, score, question(slot, tasks))
         return Meaning(Intent.NOTHING, text, tuple(tasks), score)
 
-    def _sequence(self, text: str, parts: Sequence[str], confidence: float) -> Meaning:
+    def _sequence(self, text: str, parts: Sequence[str]) -> Meaning:
         """Several orders in one utterance: all of them are clear, or none is taken."""
-        meanings = [self._instruction([(part.strip(), 1.0)], confidence) for part in parts]
+        meanings = [self._instruction([(part.strip(), 1.0)]) for part in parts]
         for meaning in meanings:
             if meaning.intent is not Intent.INSTRUCTION:
                 return Meaning(Intent.NOTHING, text, meaning.tasks, meaning.score)

@@ -1,242 +1,24 @@
-"""The nodes that hear and speak, one at a time over ROS, with made-up networks and engines in them."""
+"""The speech node over ROS, with made-up ears and mind, and a policy that does what it is told."""
 
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from deer_msgs.action import FollowInstruction
-from deer_msgs.msg import AudioChunk, SafetyState, StopWord, VoiceCommand
-from deer_msgs.srv import BeginSubtask
-from lifecycle_msgs.msg import Transition
+from deer_msgs.msg import ExitReport, SafetyState, VoiceCommand
+from deer_msgs.srv import BeginSubtask, SetBudget
 from rclpy.action import ActionServer, CancelResponse, GoalResponse
-from std_msgs.msg import Bool, String
-from std_srvs.srv import Trigger
+from rclpy.task import Future
+from std_msgs.msg import Bool
 
-from deer_policies.speech.audio import RATE_HZ, write_wav
 from deer_policies.speech.recognition.engine import Alternative, Transcript
-from deer_policies.speech.spotting.spotter import Stop
 from deer_policies.speech.understanding.interpreting import Intent, Meaning
 from deer_ros import graph
-from deer_ros.errors import StackError
-from deer_ros.nodes import microphone_node, port_audio, speech_node, stop_word_node, voice_node
-from deer_ros.nodes.microphone_node import MicrophoneNode
-from deer_ros.nodes.sound import SoundStream, chunk_message
+from deer_ros.nodes import speech_node, voice_goals
 from deer_ros.nodes.speech_node import SpeechNode
-from deer_ros.nodes.stop_word_node import StopWordNode
-from deer_ros.nodes.voice_node import VoiceNode
-from deer_ros.quality import COMMANDS, LATCHED, SOUND
-from tests.ros.node_rig import NodeRig, wait
-
-PIECE = np.full(320, 0.1, np.float32)
-LOUD = np.full(320, 0.9, np.float32)
-
-
-class LoudSpotter:
-    """Takes anything loud for the stop word."""
-
-    def __init__(self):
-        self.resets = 0
-
-    def reset(self):
-        self.resets += 1
-
-    def push(self, samples):
-        return Stop(0.0, 0.9) if np.abs(samples).max(initial=0) > 0.5 else None
-
-
-class VoiceRig(NodeRig):
-    """Sends sound, and keeps what comes back."""
-
-    def connect(self, node):
-        self.received = {topic: [] for topic in (graph.STOP_WORD, graph.HEARING, graph.SAY, graph.VOICE_COMMAND)}
-        kinds = {graph.STOP_WORD: StopWord, graph.HEARING: Bool, graph.SAY: String, graph.VOICE_COMMAND: VoiceCommand}
-        for topic, kind in kinds.items():
-            quality = LATCHED if kind is Bool else COMMANDS
-            node.create_subscription(kind, topic, self.received[topic].append, quality)
-        self.sound = node.create_publisher(AudioChunk, graph.AUDIO_INPUT, SOUND)
-        self.hearing = node.create_publisher(Bool, graph.HEARING, LATCHED)
-        self.talk = node.create_publisher(Bool, graph.TALK, COMMANDS)
-        self.speaking = node.create_publisher(Bool, graph.SPEAKING, LATCHED)
-        self.safety = node.create_publisher(SafetyState, graph.SAFETY_STATE, LATCHED)
-        self.stops = 0
-        self.sent = 0
-
-    def serve_stop(self, answers=True):
-        def stop(request, response):
-            self.stops += 1
-            if not answers:
-                time.sleep(0.3)
-            response.success = True
-            return response
-
-        return self.client.node.create_service(Trigger, graph.SAFETY_STOP, stop)
-
-    def send(self, samples, skip=0):
-        self.sent += skip
-        self.sound.publish(chunk_message(samples, self.sent, self.client.node.get_clock().now().to_msg()))
-        self.sent += len(samples)
-
-    def last(self, topic):
-        return self.received[topic][-1] if self.received[topic] else None
-
-
-@pytest.fixture
-def make_rig():
-    rigs = []
-
-    def make(kind, **settings):
-        rigs.append(VoiceRig(kind, settings))
-        return rigs[-1]
-
-    yield make
-    for rig in rigs:
-        rig.close()
-
-
-@pytest.fixture
-def stop_rig(make_rig, monkeypatch):
-    spotter = LoudSpotter()
-    monkeypatch.setattr(stop_word_node.Spotter, "load", lambda path, threshold: spotter)
-    rig = make_rig(StopWordNode)
-    rig.spotter = spotter
-    return rig
-
-
-def test_the_stop_word_reaches_the_safety_node(stop_rig):
-    stop_rig.serve_stop()
-    stop_rig.activate()
-    wait(lambda: stop_rig.sound.get_subscription_count() > 0)
-    for _ in range(5):
-        stop_rig.send(PIECE)
-    wait(lambda: stop_rig.last(graph.HEARING) is not None and stop_rig.last(graph.HEARING).data)
-    assert stop_rig.stops == 0
-    began_s = time.monotonic()
-    stop_rig.send(LOUD)
-    wait(lambda: stop_rig.stops == 1)
-    assert time.monotonic() - began_s < 0.3
-    wait(lambda: stop_rig.received[graph.STOP_WORD])
-    assert stop_rig.last(graph.STOP_WORD).sample == stop_rig.sent
-
-
-def test_a_stop_is_sent_again_until_it_is_answered(stop_rig):
-    stop_rig.activate()
-    wait(lambda: stop_rig.sound.get_subscription_count() > 0)
-    stop_rig.send(PIECE)
-    stop_rig.send(LOUD)
-    wait(lambda: stop_rig.received[graph.STOP_WORD])
-    time.sleep(0.3)
-    stop_rig.serve_stop()
-    wait(lambda: stop_rig.stops >= 1)
-    time.sleep(0.3)
-    stops = stop_rig.stops
-    time.sleep(0.3)
-    assert stop_rig.stops == stops, "once answered, it is not sent again"
-
-
-def test_without_sound_nobody_is_said_to_listen(stop_rig):
-    stop_rig.activate()
-    wait(lambda: stop_rig.sound.get_subscription_count() > 0)
-    stop_rig.send(PIECE)
-    wait(lambda: stop_rig.last(graph.HEARING) is not None and stop_rig.last(graph.HEARING).data)
-    wait(lambda: not stop_rig.last(graph.HEARING).data)
-
-
-def test_a_gap_is_silence_and_a_restart_a_new_beginning(stop_rig):
-    stop_rig.activate()
-    wait(lambda: stop_rig.sound.get_subscription_count() > 0)
-    stop_rig.send(PIECE)
-    wait(lambda: stop_rig.spotter.resets == 1)
-    stop_rig.send(PIECE, skip=640)
-    stop_rig.sent = 0
-    stop_rig.send(PIECE)
-    wait(lambda: stop_rig.spotter.resets == 2)
-    assert stop_rig.node._stream.lost == 640
-
-
-def test_sound_of_another_rate_is_an_error_that_says_so(stop_rig):
-    stop_rig.activate()
-    wait(lambda: stop_rig.sound.get_subscription_count() > 0)
-    stop_rig.sound.publish(AudioChunk(sample_rate_hz=44100, samples=[0] * 100))
-    wait(lambda: "44100 Hz; it must have 16000" in stop_rig.node._trouble)
-
-
-def test_a_stream_joins_pieces():
-    stream, now = SoundStream(), AudioChunk().header.stamp
-    assert len(stream.push(chunk_message(PIECE, 100, now))) == 320
-    assert len(stream.push(chunk_message(PIECE, 420, now))) == 320
-    joined = stream.push(chunk_message(PIECE, 1000, now))
-    assert (joined[:260] == 0).all()
-    assert len(joined) == 580
-    assert (stream.begun, stream.lost) == (1, 260)
-    assert len(stream.push(chunk_message(PIECE, 10 * RATE_HZ, now))) == 320
-    assert stream.begun == 2
-
-
-def test_a_file_is_played_as_if_it_were_heard(make_rig, tmp_path):
-    samples = np.sin(np.arange(RATE_HZ // 2) / 5).astype(np.float32) * 0.5
-    write_wav(tmp_path / "said.wav", samples)
-    rig = make_rig(MicrophoneNode, source="file", file=str(tmp_path / "said.wav"))
-    pieces = []
-    rig.client.node.create_subscription(AudioChunk, graph.AUDIO_INPUT, pieces.append, SOUND)
-    wait(lambda: rig.node._publisher.get_subscription_count() > 0)
-    rig.change(Transition.TRANSITION_CONFIGURE)
-    began_s = time.monotonic()
-    rig.change(Transition.TRANSITION_ACTIVATE)
-    wait(lambda: len(pieces) * 320 > len(samples) + 1600)
-    assert time.monotonic() - began_s > 0.5
-    heard = np.concatenate([np.asarray(piece.samples) for piece in pieces]) / 32768
-    np.testing.assert_allclose(heard[: len(samples)], samples, atol=1e-4)
-    assert (heard[len(samples) :] == 0).all(), "then silence"
-
-
-def test_a_file_or_a_device_that_is_not_there_is_told(make_rig, monkeypatch, capfd):
-    with pytest.raises(StackError, match="refused"):
-        make_rig(MicrophoneNode, source="file", file="/no/such.wav").change(Transition.TRANSITION_CONFIGURE)
-    assert "can't be read as sound" in capfd.readouterr().err
-
-
-def test_a_machine_without_a_microphone_is_told(make_rig, monkeypatch, capfd):
-    class Silent:
-        PortAudioError = RuntimeError
-
-        def __getattr__(self, name):
-            raise RuntimeError(f"Error querying device -1 for {name}")
-
-    monkeypatch.setattr(port_audio, "library", Silent)
-    monkeypatch.setattr(microphone_node, "library", Silent)
-    rig = make_rig(MicrophoneNode)
-    rig.change(Transition.TRANSITION_CONFIGURE)
-    with pytest.raises(StackError, match="refused"):
-        rig.change(Transition.TRANSITION_ACTIVATE)
-    assert "source: file needs none" in capfd.readouterr().err
-
-
-class Engine:
-    """Says a tenth of a second for each word."""
-
-    voices = ("one",)
-
-    def say(self, text, voice, speed=1.0):
-        return np.full(int(0.1 * RATE_HZ) * len(text.split()), 0.5, np.float32)
-
-
-def test_sentences_are_said_one_after_the_other(make_rig, monkeypatch):
-    monkeypatch.setattr(voice_node, "make_synthesiser", lambda name: Engine())
-    rig = make_rig(VoiceNode, output="topic")
-    pieces, speaking = [], []
-    rig.client.node.create_subscription(AudioChunk, graph.AUDIO_OUTPUT, pieces.append, SOUND)
-    rig.client.node.create_subscription(Bool, graph.SPEAKING, lambda message: speaking.append(message.data), LATCHED)
-    say = rig.client.node.create_publisher(String, graph.SAY, COMMANDS)
-    rig.activate()
-    wait(lambda: say.get_subscription_count() > 0 and rig.node._publisher.get_subscription_count() > 0)
-    for number in range(8):
-        say.publish(String(data=f"sentence {number}"))
-    wait(lambda: speaking and not speaking[-1] and rig.node._waiting.empty() and rig.node._said >= 3)
-    total = sum(len(piece.samples) for piece in pieces)
-    assert total == rig.node._said * 3200
-    assert rig.node._said + rig.node._dropped == 8
-    assert rig.node._dropped >= 3, "nobody waits for old sentences"
-    assert True in speaking
+from tests.ros.node_rig import wait
+from tests.ros.voice_rig import LOUD, PIECE, VoiceRig
 
 
 class Ears:
@@ -265,6 +47,8 @@ class Mind:
             "pause": Meaning(Intent.PAUSE, "pause"),
             "go on": Meaning(Intent.RESUME, "go on"),
             "what": Meaning(Intent.QUESTION, "what"),
+            "save power": Meaning(Intent.LESS, "save power"),
+            "think harder": Meaning(Intent.MORE, "think harder"),
         }
         self.carried_out = []
 
@@ -313,8 +97,6 @@ class SpeechRig(VoiceRig):
 
     async def execute(self, handle):
         """Ends when it is released or cancelled; polls as the test's executor comes by."""
-        from rclpy.task import Future
-
         future = Future()
 
         def look():
@@ -415,14 +197,89 @@ def test_pausing_and_going_on(speech_rig):
     assert rig.said == ["drawer, open", "pausing", "going on"]
 
 
+def test_nothing_goes_on_while_nobody_listens(speech_rig):
+    rig = speech_rig()
+    rig.ready()
+    rig.say("open the drawer")
+    wait(lambda: len(rig.goals) == 1)
+    rig.say("pause")
+    wait(lambda: rig.cancelled)
+    rig.heartbeat.cancel()
+    wait(rig.node._deaf)
+    assert "nobody listens" in rig.say("go on").reply
+    rig.listened()
+    wait(lambda: not rig.node._deaf())
+    assert rig.say("go on").reply == "going on"
+    wait(lambda: len(rig.goals) == 2)
+
+
+def test_the_budget_is_said_to_be_what_the_policy_took(speech_rig):
+    rig = speech_rig()
+    asked = []
+
+    def budget(request, response):
+        asked.append(request.average_llm_gmac)
+        response.accepted, response.message = len(asked) != 2, "that is too little"
+        return response
+
+    rig.client.node.create_service(SetBudget, graph.SET_BUDGET, budget)
+    rig.ready()
+    wait(rig.node._budget_client.service_is_ready)
+    assert "not thought yet" in rig.say("save power").reply
+    reports = rig.client.node.create_publisher(ExitReport, graph.EXIT_REPORT, 10)
+    wait(lambda: reports.get_subscription_count() > 0)
+    reports.publish(ExitReport(full_llm_gmac=2.0))
+    wait(lambda: rig.node._full_gmac == 2.0)
+    for text, told in (
+        ("save power", "saving power"),
+        ("save power", "that is too little"),
+        ("think harder", "thinking harder"),
+    ):
+        rig.say(text)
+        wait(lambda told=told: rig.said[-1:] == [told])
+    assert asked == [pytest.approx(0.8), pytest.approx(0.8), 0.0]
+
+
+def test_a_simulator_that_does_not_answer_in_time_keeps_nobody_waiting(speech_rig, monkeypatch):
+    monkeypatch.setattr(voice_goals, "JUDGE_S", 0.2)
+    rig = speech_rig()
+    rig.ready()
+    answer = Future()
+    monkeypatch.setattr(
+        rig.node._goals, "_judge", SimpleNamespace(service_is_ready=lambda: True, call_async=lambda _: answer)
+    )
+    rig.say("open the drawer")
+    wait(lambda: len(rig.goals) == 1)
+    answer.set_result(BeginSubtask.Response())
+    time.sleep(0.4)
+    assert len(rig.goals) == 1, "it is sent once"
+
+
+def test_an_answer_to_what_was_given_up_does_not_end_the_wait_for_the_next(speech_rig, monkeypatch):
+    monkeypatch.setattr(voice_goals, "JUDGE_S", 0.3)
+    rig = speech_rig()
+    rig.ready()
+    answers = []
+    judge = SimpleNamespace(service_is_ready=lambda: True, call_async=lambda _: answers.append(Future()) or answers[-1])
+    monkeypatch.setattr(rig.node._goals, "_judge", judge)
+    rig.say("open the drawer")
+    rig.say("open the drawer")
+    wait(lambda: len(answers) == 2)
+    answers[0].set_result(BeginSubtask.Response())
+    wait(lambda: len(rig.goals) == 1)
+    time.sleep(0.4)
+    assert len(rig.goals) == 1, "what was given up is not sent"
+
+
 def test_the_word_stop_in_a_transcript_stops_as_well(speech_rig):
     rig = speech_rig()
     rig.serve_stop()
     rig.ready()
     rig.say("open the drawer")
     wait(lambda: rig.goals)
-    rig.say("stop")
-    wait(lambda: rig.stops == 1 and rig.cancelled)
+    assert rig.say("stop").reply == "holding still"
+    wait(lambda: rig.stops >= 1 and rig.cancelled)
+    wait(lambda: not rig.node._stop.unanswered)
 
 
 def test_what_the_safety_node_stops_is_given_up(speech_rig):
