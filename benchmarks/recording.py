@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-from latency.machine import cpu_s
+from deer_ros.node_processes import cpu_s
 
 RATE_HZ = 30.0
 

@@ -136,6 +136,10 @@ class Stack:
         """The nodes' processes, by name."""
         return self._processes.running
 
+    def cpu_s(self) -> dict[str, float]:
+        """Processor time that each node's process has taken so far."""
+        return self._processes.cpu_s()
+
     @property
     def environment(self) -> dict[str, str]:
         """Environment of the nodes: the stack's domain, network and security, an end with this process."""

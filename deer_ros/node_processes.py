@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -79,6 +80,10 @@ class NodeProcesses:
         lines = path.read_text(errors="replace").strip().splitlines()
         return f": {lines[-1]}" if lines else ""
 
+    def cpu_s(self) -> dict[str, float]:
+        """Processor time that each process has taken so far; of those that run."""
+        return {name: cpu_s(process.pid) for name, process in self.running.items() if process.poll() is None}
+
     def stop(self) -> None:
         """Stops every process: politely, then, after `STOP_TIMEOUT_S`, for good."""
         for process in self.running.values():
@@ -124,3 +129,9 @@ class NodeProcesses:
         path = Path(self._folder.name) / f"{name}.yaml"
         path.write_text(yaml.safe_dump({f"/**/{name}": {"ros__parameters": dict(overrides)}}))
         return path
+
+
+def cpu_s(pid: int) -> float:
+    """Processor time that a process has taken so far, user and system, all threads; from Linux's /proc."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

@@ -20,12 +20,6 @@ def tick(seconds: float, rate_hz: float) -> np.ndarray:
     return late_ms
 
 
-def cpu_s(pid: int) -> float:
-    """Processor time that a process has taken so far, user and system, all threads."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
 def busy_s() -> float:
     """Processor time that everything on the machine has taken so far, all cores together."""
     fields = [int(value) for value in Path("/proc/stat").read_text().splitlines()[0].split()[1:]]

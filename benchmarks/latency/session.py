@@ -157,7 +157,7 @@ class _Span:
 def _measure(stack: Stack, seconds: float, told: Callable[[float], None]) -> _Span:
     _begin(stack)
     machine.tick(WARM_UP_S, RATE_HZ)
-    cpu_s, busy_s = _cpu_s(stack), machine.busy_s()
+    cpu_s, busy_s = stack.cpu_s(), machine.busy_s()
     began = time.monotonic_ns()
     span = _Span(began, began, [], {})
     try:
@@ -169,7 +169,7 @@ def _measure(stack: Stack, seconds: float, told: Callable[[float], None]) -> _Sp
         span.interrupted = True
     span.to_ns = time.monotonic_ns()
     span_s = (span.to_ns - began) / 1e9
-    span.cores = {name: (used - cpu_s[name]) / span_s for name, used in _cpu_s(stack).items()}
+    span.cores = {name: (used - cpu_s[name]) / span_s for name, used in stack.cpu_s().items()}
     span.cores["everything"] = (machine.busy_s() - busy_s) / span_s
     time.sleep(IN_FLIGHT_S)
     return span
@@ -193,7 +193,3 @@ def _begin(stack: Stack) -> None:
         time.sleep(0.02)
     node.destroy_subscription(listener)
     node.destroy_publisher(publisher)
-
-
-def _cpu_s(stack: Stack) -> dict[str, float]:
-    return {name: machine.cpu_s(process.pid) for name, process in stack.processes.items()}

@@ -46,6 +46,15 @@ def test_a_process_that_ends_says_how_and_its_last_words(processes):
     assert processes.ended(name) == f"node {name} was ended by SIGKILL"
 
 
+def test_the_processor_time_of_a_process_is_its_own(processes):
+    name = processes.begin("while True: print('busy', flush=True)")
+    before_s = processes.cpu_s()[name]
+    wait(lambda: processes.cpu_s()[name] > before_s + 0.1)
+    processes.running[name].kill()
+    processes.running[name].wait()
+    assert processes.cpu_s() == {}
+
+
 def test_a_node_that_ends_again_and_again_is_given_up(processes, monkeypatch):
     name = processes.begin(FAILING)
     for _ in range(RESPAWNS):

@@ -112,29 +112,39 @@ def _perform(arguments: argparse.Namespace, lines: list[tuple[Line, Any]], voice
             leave_out=("microphone",),
             respawn=True,
         )
-        with Stack(ears):
+        with Stack(ears) as voices:
             witness = Witness()
             witness.listen(stack.client)
             stack.client.reset(arguments.seed)
             mouth = Mouth(stack.client.node, arguments.seed)
             outcomes: list[Outcome] = []
+            cores: dict[str, float] = {}
             try:
                 time.sleep(1.5)
+                began_s, used_s = time.monotonic(), {**stack.cpu_s(), **voices.cpu_s()}
                 stage = _Stage(stack.client, mouth, witness, voice)
                 for line, samples in lines:
                     outcomes.append(stage.play(line, samples))
                     _tell(outcomes[-1])
                 time.sleep(1.0)
+                cores = _cores({**stack.cpu_s(), **voices.cpu_s()}, used_s, time.monotonic() - began_s)
             finally:
                 mouth.close()
                 report = {
                     "voice": voice,
                     "command": arguments.command_line,
                     "lines": [asdict(each) for each in outcomes],
+                    "cores": cores,
                 }
                 (folder / "talk.json").write_text(json.dumps(report, indent=1) + "\n")
                 write(folder, report, mouth, witness)
             return report
+
+
+def _cores(cpu_s: dict[str, float], before_s: dict[str, float], seconds: float) -> dict[str, float]:
+    """Cores that each node has kept busy, on average; a node that was started anew is left out."""
+    taken_s = {name: cpu_s[name] - before_s[name] for name in cpu_s if name in before_s}
+    return {name: round(value / seconds, 3) for name, value in taken_s.items() if value >= 0}
 
 
 class _Stage:
