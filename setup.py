@@ -32,7 +32,7 @@ setup(
     install_requires=["numpy", "pyyaml"],
     extras_require={
         "policy": ["torch", "safetensors", "tokenizers", "pillow", "huggingface-hub"],
-        "train": ["tensorboardX"],
+        "train": ["tensorboardX", "tflite"],
         "sim": ["pybullet", "gymnasium", "pillow", "av", "scipy"],
         "lerobot": ["pyarrow"],
         "recording": ["mcap", "mcap-ros2-support"],

@@ -6,12 +6,13 @@ import argparse
 import json
 import random
 import re
-import time
 from dataclasses import replace
 from pathlib import Path
 
 HELP = "make the network that hears the stop word: speak, train, measure"
 SPEECH_SEED = 1
+EMBEDDING = "speech-embedding"
+"""Model that training begins from."""
 TUNING_MINUTES, TUNING_EVERY = 60.0, 5
 """The threshold is chosen on so much speech without the word, and on one clip in five."""
 
@@ -24,7 +25,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--test", action="store_true", help="speak: with the voices that are kept for the test")
     parser.add_argument("--part", default="1/1", help="speak: one process' share, as 1/2 and 2/2")
-    parser.add_argument("--steps", type=int, default=6000, help="train: updates")
+    parser.add_argument("--steps", type=int, default=4096, help="train: updates")
     parser.add_argument("--out", type=Path, help="train: the checkpoint; measure: a JSON file (default: none)")
     parser.add_argument("--checkpoint", type=Path, help="measure: instead of the bundled one")
     parser.add_argument("--minutes", type=float, default=60.0, help="measure: of speech and noise without the word")
@@ -67,6 +68,8 @@ def _speak(arguments: argparse.Namespace) -> int:
 
 def _train(arguments: argparse.Namespace) -> int:
     from deer_policies.errors import ConfigError
+    from deer_policies.model_store.store import ModelStore
+    from deer_policies.speech.spotting import embedding
     from deer_policies.speech.spotting.config import SpotterConfig
     from deer_policies.speech.spotting.corpus import read, voices
     from deer_policies.speech.spotting.measurement import chosen, measure
@@ -79,9 +82,10 @@ def _train(arguments: argparse.Namespace) -> int:
     clips = read(_speech(arguments, False), voices(False))
     _said(f"{len(clips)} clips of {len({clip.voice for clip in clips})} voices")
     config, recipe = SpotterConfig(), SpotterRecipe(steps=arguments.steps, seed=arguments.seed)
-    began_s = time.monotonic()
-    network = train(config, recipe, clips, arguments.work, lambda step, loss: _said(f"step {step}: loss {loss:.4f}"))
-    seconds = time.monotonic() - began_s
+    layers = embedding.read(ModelStore().path(EMBEDDING) / "embedding_model.tflite")
+    network = train(
+        config, recipe, clips, layers, arguments.work, lambda step, loss: _said(f"step {step}: loss {loss:.4f}")
+    )
     measured = measure(
         Spotter(config, network.exported()), clips[::TUNING_EVERY], arguments.seed, TUNING_MINUTES, _said
     )
@@ -90,7 +94,6 @@ def _train(arguments: argparse.Namespace) -> int:
         "recipe": repr(recipe),
         "clips": str(len(clips)),
         "commit": commit(),
-        "seconds": f"{seconds:.0f}",
         "versions": json.dumps(versions(("torch", "numpy", "hibari-tts", "py-nanotts"))),
         "scores": json.dumps({name: measured[config.threshold][name] for name in ("all", "false", "alike")}),
     }

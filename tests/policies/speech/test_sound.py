@@ -7,7 +7,7 @@ import pytest
 
 from deer_policies.errors import ConfigError
 from deer_policies.speech.audio import RATE_HZ, from_pcm, power, read_wav, resampled, to_pcm, trimmed, write_wav
-from deer_policies.speech.features import BANDS, HOP, WINDOW, LogMelStream, filters, log_mel
+from deer_policies.speech.features import HOP, NARROW, WIDE, LogMelStream
 from deer_policies.speech.scenes.noises import NOISES, babble, coloured
 from deer_policies.speech.scenes.rooms import impulse_response, in_room, mixed
 
@@ -58,21 +58,33 @@ def test_silence_at_the_ends_is_cut_off():
     assert len(trimmed(quiet)) == 0
 
 
-def test_a_tone_is_in_its_band():
-    centres = filters().argmax(0) * RATE_HZ / 512
-    for hz in (200, 500, 1000, 2000, 4000):
-        band = int(log_mel(tone(hz)).mean(0).argmax())
+@pytest.mark.parametrize("mel", [WIDE, NARROW], ids=["wide", "narrow"])
+def test_a_tone_is_in_its_band(mel):
+    centres = mel.filters.argmax(0) * RATE_HZ / 512
+    for hz in (200, 500, 1000, 2000, 3500):
+        band = int(mel.of(tone(hz)).mean(0).argmax())
         assert abs(centres[band] - hz) < 0.15 * hz + 40
-    assert log_mel(np.zeros(WINDOW - 1, np.float32)).shape == (0, BANDS)
+    assert mel.of(np.zeros(len(mel.window) - 1, np.float32)).shape == (0, mel.bands)
 
 
+def test_narrow_features_are_those_of_the_speech_embedding():
+    """Recorded from the TFLite library of pyopen-wakeword 1.1.0, whose floor is lower."""
+    wanted = [11.2766, 11.0305, 8.5585, 8.8753, 11.0862, 11.2466, 9.7237, 6.4508, 6.1151, 5.0523, 5.1389, 4.6951]
+    at_s = np.arange(1760) / RATE_HZ
+    sound = sum(0.1 * np.sin(2 * np.pi * hz * at_s) for hz in (150, 440, 1234, 2500, 3600))
+    found = NARROW.of(sound)
+    assert found.shape == (8, 32)
+    np.testing.assert_allclose(found[3, :12], wanted, atol=0.005)
+
+
+@pytest.mark.parametrize("mel", [WIDE, NARROW], ids=["wide", "narrow"])
 @pytest.mark.parametrize("size", [1, 160, 320, 777])
-def test_features_are_the_same_piece_by_piece(size):
+def test_features_are_the_same_piece_by_piece(size, mel):
     samples = np.random.default_rng(0).standard_normal(4000).astype(np.float32)
-    stream = LogMelStream()
+    stream = LogMelStream(mel)
     found = np.concatenate([stream.push(samples[at : at + size]) for at in range(0, len(samples), size)])
-    np.testing.assert_allclose(found, log_mel(samples), rtol=1e-5)
-    assert len(found) == (len(samples) - WINDOW) // HOP + 1
+    np.testing.assert_allclose(found, mel.of(samples), rtol=1e-5)
+    assert len(found) == (len(samples) - len(mel.window)) // HOP + 1
 
 
 @pytest.mark.parametrize("name", list(NOISES))

@@ -8,18 +8,24 @@ import pytest
 import torch
 
 from deer_policies.errors import CheckpointError, ConfigError
+from deer_policies.model_store.store import ModelStore
 from deer_policies.speech.audio import RATE_HZ, trimmed
-from deer_policies.speech.features import BANDS, HOP, WINDOW
-from deer_policies.speech.spotting import corpus, examples, training
-from deer_policies.speech.spotting.config import STEM_KERNEL, SpotterConfig
+from deer_policies.speech.features import FFT, HOP, NARROW, WIDE, WINDOW
+from deer_policies.speech.spotting import corpus, embedding, examples, training
+from deer_policies.speech.spotting.config import SpotterConfig
 from deer_policies.speech.spotting.corpus import ALIKE_KIND, ALONE_KIND, FIRST_KIND, LAST_KIND, OTHER_KIND, Clip
+from deer_policies.speech.spotting.embedding import FRAMES, LAYERS, STEP, EmbeddingStream
 from deer_policies.speech.spotting.examples import IGNORED, NOTHING, SOMEWHERE, ExampleMaker
 from deer_policies.speech.spotting.measurement import Trace, chosen, heard, measure, scores
-from deer_policies.speech.spotting.network import SpotterNetwork
+from deer_policies.speech.spotting.network import FROZEN, SpotterNetwork
 from deer_policies.speech.spotting.spotter import Spotter
 from deer_policies.speech.spotting.training import SpotterRecipe, loss, train
 
-SMALL = SpotterConfig(channels=8, dilations=(1, 2))
+SMALL = SpotterConfig(channels=8, dilations=(1, 2), hidden=4)
+
+
+EMBEDDED = (-9.94131, 18.52936, -5.98218, -3.03563, 13.58399, 25.55581)
+"""The first six values of `sines`, from the TFLite library of pyopen-wakeword 1.1.0."""
 
 
 def noise(samples, seed=0):
@@ -31,42 +37,79 @@ def clip(kind, seconds=0.5, seed=0):
 
 
 @pytest.fixture
-def clips():
+def clips(monkeypatch):
+    monkeypatch.setattr(examples, "POOL", 2)
     kinds = (ALONE_KIND, LAST_KIND, FIRST_KIND, ALIKE_KIND, OTHER_KIND)
     return [clip(kind, seed=at) for at, kind in enumerate(kinds * 3)]
 
 
-@pytest.fixture
+def sines():
+    """(FRAMES, bands) narrow features."""
+    return (4 + 2 * np.sin(0.3 * np.arange(FRAMES)[:, None] + 0.7 * np.arange(NARROW.bands))).astype(np.float32)
+
+
+def features(frames=130, seed=0):
+    """(1, frames, bands) wide and narrow."""
+    draw = torch.Generator().manual_seed(seed)
+    return [torch.randn(1, frames, mel.bands, generator=draw) * 2 + 1 for mel in (WIDE, NARROW)]
+
+
+@pytest.fixture(scope="module")
 def network():
     torch.manual_seed(0)
     made = SpotterNetwork(SMALL)
     # Norms that have seen something.
-    made(torch.randn(8, 50, BANDS) * 2 + 1)
+    made(torch.randn(4, 130, WIDE.bands) * 2 + 1, torch.randn(4, 130, NARROW.bands) * 2 + 1)
     return made.eval()
 
 
+@torch.no_grad()
+def logits(network, wide, narrow):
+    return network(wide, narrow)[0][0]
+
+
 def test_what_runs_it_gives_the_networks_own_probabilities(network):
-    features = torch.randn(1, 60, BANDS)
-    with torch.no_grad():
-        wanted = torch.sigmoid(network(features))[0].numpy()
+    wide, narrow = features()
+    wanted = torch.sigmoid(logits(network, wide, narrow)).numpy()
     spotter = Spotter(SMALL, network.exported())
-    found = np.concatenate([spotter.probabilities(part) for part in np.split(features[0].numpy(), [1, 2, 9, 40])])
+    cuts = [1, 2, 9, 77, 100, 101]
+    pieces = zip(np.split(wide[0].numpy(), cuts), np.split(narrow[0].numpy(), cuts), strict=True)
+    found = np.concatenate([spotter.probabilities(*piece) for piece in pieces])
+    assert len(wanted) == (130 - FRAMES) // STEP + 1
     np.testing.assert_allclose(found, wanted, atol=1e-5)
 
 
-def test_an_output_depends_on_nothing_that_comes_later(network):
-    features = torch.randn(1, 60, BANDS)
-    later = features.clone()
-    later[:, 31:] += 1
-    with torch.no_grad():
-        first, second = network(features), network(later)
-    assert torch.equal(first[:, :31], second[:, :31])
-    assert not torch.equal(first[:, 31:], second[:, 31:])
-    earlier = features.clone()
-    reach = STEM_KERNEL + sum(SMALL.dilations) * (SMALL.kernel - 1)
-    earlier[:, : 31 - reach] += 1
-    with torch.no_grad():
-        assert torch.equal(network(earlier)[:, 31:], first[:, 31:])
+@pytest.mark.parametrize("number", [0, 1])
+def test_an_output_depends_on_nothing_that_comes_later(network, number):
+    both = features()
+    first = logits(network, *both)
+    frame = FRAMES - 1 + 5 * STEP
+    later = [each.clone() for each in both]
+    later[number][:, frame + 1 :] += 1
+    second = logits(network, *later)
+    assert torch.equal(first[:6], second[:6])
+    assert not torch.allclose(first[6:], second[6:])
+    last = [each.clone() for each in both]
+    last[number][:, frame] += 1
+    assert not torch.allclose(first[5], logits(network, *last)[5]), "it hears up to the last frame"
+
+
+def test_the_speech_embedding_is_upstreams():
+    try:
+        path = ModelStore().path("speech-embedding") / "embedding_model.tflite"
+    except CheckpointError as missing:
+        pytest.skip(str(missing))
+    found = EmbeddingStream(embedding.exported(embedding.read(path))).push(sines())
+    assert found.shape == (1, embedding.DIM)
+    np.testing.assert_allclose(found[0, :6], EMBEDDED, rtol=1e-4)
+
+
+def test_a_file_that_is_another_network_is_refused(tmp_path):
+    path = tmp_path / "other.tflite"
+    for content in (b"none", bytes(64)):
+        path.write_bytes(content)
+        with pytest.raises(CheckpointError, match="is not the speech embedding"):
+            embedding.read(path)
 
 
 def test_a_checkpoint_comes_back(network, tmp_path):
@@ -89,7 +132,7 @@ def test_a_word_is_told_once(network):
     told = [spotter.push(noise(320, at)) for at in range(60)]
     times = [stop.time_s for stop in told if stop]
     assert len(times) == 2, "1.2 s of sound that is all stops, each told again after 0.7 s at the earliest"
-    assert times[0] == pytest.approx(WINDOW / RATE_HZ)
+    assert times[0] == pytest.approx(FFT / RATE_HZ)
 
 
 def test_labels_are_where_the_word_ends(clips):
@@ -113,9 +156,12 @@ def test_labels_are_where_the_word_ends(clips):
 
 def test_examples_are_the_same_for_a_seed(clips):
     first, again, other = (ExampleMaker(clips, seed).make() for seed in (3, 3, 4))
-    np.testing.assert_array_equal(first.features, again.features)
-    assert first.features.shape == (examples.FRAMES, BANDS)
-    assert not np.array_equal(first.features, other.features)
+    np.testing.assert_array_equal(first.wide, again.wide)
+    np.testing.assert_array_equal(first.narrow, again.narrow)
+    assert first.wide.shape == (examples.FRAMES, WIDE.bands)
+    assert first.narrow.shape == (examples.FRAMES, NARROW.bands)
+    assert first.labels.shape == ((examples.FRAMES - FRAMES) // STEP + 1,)
+    assert not np.array_equal(first.wide, other.wide)
 
 
 def test_the_loss_is_of_what_is_asked(monkeypatch):
@@ -133,15 +179,28 @@ def test_the_loss_is_of_what_is_asked(monkeypatch):
         assert loss(free, labels, 3.0) < 0.01, "before the end nothing is asked, and it may be heard for longer"
 
 
-def test_training_goes_on_where_it_was_interrupted(clips, tmp_path):
+def test_training_goes_on_where_it_was_interrupted(clips, tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "PHASE", 4)
     told = []
-    recipe = SpotterRecipe(steps=250, batch=2)
-    train(SMALL, recipe, clips, tmp_path, lambda step, value: told.append((step, value)))
-    assert told[0][0] == 250
-    again = train(SMALL, recipe, clips, tmp_path, lambda step, value: told.append((step, value)))
-    assert len(told) == 1, "nothing is left to do"
-    state = torch.load(tmp_path / "spotter-training.pt", weights_only=True)
-    assert torch.equal(state["network"]["head.weight"], again.head.weight)
+    recipe = SpotterRecipe(steps=8, batch=2)
+
+    def interrupted(step, value):
+        told.append(step)
+        if len(told) == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(SMALL, recipe, clips, None, tmp_path, interrupted)
+    begun = SpotterNetwork(SMALL).embedding.weights
+    made = train(SMALL, recipe, clips, None, tmp_path, interrupted)
+    assert told == [4, 8]
+    again = train(SMALL, recipe, clips, None, tmp_path, interrupted)
+    assert told == [4, 8], "nothing is left to do"
+    assert torch.equal(made.head.weight, again.head.weight)
+    with pytest.raises(ConfigError, match="10 updates are no multiple of 4; take 12"):
+        train(SMALL, replace(recipe, steps=10), clips, None, tmp_path, interrupted)
+    kept = [torch.equal(before, after) for before, after in zip(begun, made.embedding.weights, strict=True)]
+    assert kept == [at < FROZEN for at in range(len(LAYERS))]
 
 
 def test_voices_of_training_and_test_are_others():
@@ -198,16 +257,16 @@ def test_the_bundled_network_does_not_hear_it_in_other_words(pico, text):
 
 
 class Scoring:
-    """A spotter that scores each 20 ms alike, or as loud as they are."""
+    """A spotter that scores every step alike."""
 
-    def __init__(self, score=None):
+    def __init__(self, score):
         self.score = score
 
     def reset(self):
         pass
 
     def scores(self, samples):
-        return np.array([np.abs(samples).max() if self.score is None else self.score])
+        return np.full(1 + (len(samples) - FFT) // (STEP * HOP), self.score)
 
 
 def test_the_measure_counts_misses_and_false_stops():
@@ -235,8 +294,10 @@ def test_the_threshold_weighs_misses_against_false_stops():
     def found(missed, false):
         return {"all": {"words": 200, "missed": missed}, "false": {"per 30 minutes": false}}
 
-    assert chosen({0.5: found(4, 10.0), 0.7: found(8, 7.0), 0.9: found(30, 1.0)}) == 0.7
-    assert chosen({0.5: found(4, 10.0), 0.9: found(16, 1.0)}) == 0.9
+    # A miss in 200 weighs as much as two false stops in 30 minutes.
+    assert chosen({0.5: found(2, 10.0), 0.7: found(3, 7.0), 0.9: found(7, 1.0)}) == 0.7
+    assert chosen({0.5: found(2, 10.0), 0.9: found(6, 1.0)}) == 0.9
+    assert chosen({0.5: found(2, 8.0), 0.9: found(6, 1.0)}) == 0.5
 
 
 def test_measured_is_what_is_pushed(network):
@@ -253,7 +314,7 @@ def test_the_bundled_checkpoint_says_how_it_was_made():
     from safetensors import safe_open
 
     path = Path(corpus.__file__).with_name("stop.safetensors")
-    assert path.stat().st_size < 2e6
+    assert path.stat().st_size < 4e6
     with safe_open(str(path), "np") as file:
         about = file.metadata()
     assert {"config", "recipe", "clips", "commit", "versions", "scores"} <= set(about)

@@ -14,24 +14,28 @@ BUNDLED = "stop.safetensors"
 
 @dataclass(frozen=True)
 class SpotterConfig:
-    """A stack of causal convolutions over log-mel frames.
+    """A stack of causal convolutions over wide log-mel frames beside the speech embedding, and what weighs them up.
 
     Attributes:
-        channels: of all layers.
-        kernel: frames of each depthwise convolution.
-        dilations: one block for each; the network hears back over their sum times (kernel - 1), and two frames more.
-        threshold: least mean probability, over `mean_frames` frames, that is a stop.
-        mean_frames: frames of 10 ms.
+        channels: of the stack's layers.
+        kernel: frames of each of its depthwise convolutions.
+        dilations: one block for each; it hears back over their sum times (kernel - 1), and two frames more.
+        hidden: units that weigh up both.
+        head_kernel, head_dilation: steps that they see, and how far these are apart.
+        threshold: least probability that is a stop.
     """
 
     channels: int = 96
     kernel: int = 5
     dilations: tuple[int, ...] = (1, 2, 4, 8, 1, 2, 4, 8)
+    hidden: int = 128
+    head_kernel: int = 4
+    head_dilation: int = 2
     threshold: float = 0.5
-    mean_frames: int = 3
 
     def __post_init__(self) -> None:
         if not 0.0 < self.threshold < 1.0:
             raise ConfigError(f"the threshold of the stop word is {self.threshold}; it must be in (0, 1)")
-        if min(self.channels, self.kernel, self.mean_frames, *self.dilations) < 1:
+        sizes = (self.channels, self.kernel, self.hidden, self.head_kernel, self.head_dilation, *self.dilations)
+        if min(sizes) < 1:
             raise ConfigError("the sizes of the stop word's network must be at least 1")

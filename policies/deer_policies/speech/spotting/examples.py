@@ -8,16 +8,20 @@ from dataclasses import dataclass
 import numpy as np
 
 from deer_policies.speech.audio import RATE_HZ, resampled
-from deer_policies.speech.features import HOP, WINDOW, log_mel
+from deer_policies.speech.features import FFT, HOP, NARROW, WIDE, WINDOW
 from deer_policies.speech.scenes.noises import NOISES, babble
 from deer_policies.speech.scenes.rooms import impulse_response, in_room, mixed
 from deer_policies.speech.spotting.corpus import ALIKE_KIND, ALONE_KIND, FIRST_KIND, LAST_KIND, OTHER_KIND, Clip
+from deer_policies.speech.spotting.embedding import FRAMES as SEEN
+from deer_policies.speech.spotting.embedding import STEP
 
 SECONDS = 2.6
 SAMPLES = int(SECONDS * RATE_HZ)
-FRAMES = (SAMPLES - WINDOW) // HOP + 1
+FRAMES = (SAMPLES - FFT) // HOP + 1
 POOL = 40
 """Noises of each kind."""
+NATURAL, NATURAL_SHARE = ("kokoro", "hibari", "piper"), 0.55
+"""Engines that sound like people, and how often one of them speaks; they have said less."""
 IGNORED, NOTHING, SOMEWHERE = -1, 0, 1
 """Labels of frames. SOMEWHERE: in at least one of these frames it is to be heard."""
 FROM_END, TO_END = -6, 16
@@ -30,9 +34,15 @@ FIRST_FROM, FIRST_TO, FIRST_OVER = 14, 62, 90
 
 @dataclass(frozen=True)
 class Example:
-    """Features (FRAMES, BANDS) float32 and labels (FRAMES,) int8."""
+    """What is heard, and the labels of the network's steps.
 
-    features: np.ndarray
+    Attributes:
+        wide, narrow: (FRAMES, bands) float32 features.
+        labels: (steps,) int8.
+    """
+
+    wide: np.ndarray
+    narrow: np.ndarray
     labels: np.ndarray
 
 
@@ -44,10 +54,12 @@ class ExampleMaker:
         seed: of everything that is drawn.
     """
 
-    def __init__(self, clips: Sequence[Clip], seed: int) -> None:
+    def __init__(self, clips: Sequence[Clip], seed: int | Sequence[int]) -> None:
         self._random = np.random.default_rng(seed)
-        self._by_kind = {kind: [clip for clip in clips if clip.kind == kind] for kind in {clip.kind for clip in clips}}
-        self._speech = [clip.samples for clip in self._by_kind[OTHER_KIND]]
+        self._clips: dict[tuple[str, bool], list[Clip]] = {}
+        for clip in clips:
+            self._clips.setdefault((clip.kind, clip.voice.startswith(NATURAL)), []).append(clip)
+        self._speech = [clip.samples for clip in clips if clip.kind == OTHER_KIND]
         # Made once and drawn from, as they take longer than all the rest; a noise begins anywhere.
         self._noises = [noise(2 * SAMPLES, self._random) for noise in NOISES.values() for _ in range(POOL)]
         self._rooms = [
@@ -62,11 +74,13 @@ class ExampleMaker:
             [ALONE_KIND, LAST_KIND, FIRST_KIND, ALIKE_KIND, OTHER_KIND, ""], p=[0.25, 0.13, 0.1, 0.22, 0.24, 0.06]
         )
         speech, labels = self._spoken(kind)
-        return Example(log_mel(self._heard(speech)), labels)
+        heard = self._heard(speech)
+        return Example(WIDE.of(heard)[:FRAMES], NARROW.of(heard), labels[SEEN - 1 :: STEP])
 
     def _draw(self, kind: str) -> np.ndarray:
         """A clip, its voice a little higher or lower."""
-        clips = self._by_kind[kind]
+        natural = bool(self._random.random() < NATURAL_SHARE)
+        clips = self._clips.get((kind, natural)) or self._clips[kind, not natural]
         samples = clips[self._random.integers(len(clips))].samples
         return resampled(samples, 100, int(self._random.integers(82, 122)))
 
@@ -77,10 +91,12 @@ class ExampleMaker:
         if not kind:
             return speech, labels
         clip = self._draw(kind)
-        last = max(1, SAMPLES - min(len(clip), SAMPLES) - int(0.3 * RATE_HZ))
-        start = (
-            int(random.integers(0, last)) if len(clip) < SAMPLES else -int(random.integers(0, len(clip) - SAMPLES + 1))
-        )
+        if len(clip) < SAMPLES:
+            # Where the network has begun by the time that it ends.
+            first = max(0, SEEN * HOP - len(clip))
+            start = int(random.integers(first, max(first + 1, SAMPLES - len(clip) - int(0.3 * RATE_HZ))))
+        else:
+            start = -int(random.integers(0, len(clip) - SAMPLES + 1))
         self._put(speech, clip, start)
         if random.random() < 0.5:
             before = self._draw(OTHER_KIND if random.random() < 0.7 else ALIKE_KIND)

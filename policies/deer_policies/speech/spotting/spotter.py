@@ -11,8 +11,9 @@ import numpy as np
 
 from deer_policies.errors import CheckpointError
 from deer_policies.speech.audio import RATE_HZ
-from deer_policies.speech.features import BANDS, FRAME_S, WINDOW, LogMelStream
+from deer_policies.speech.features import FFT, FRAME_S, HOP, NARROW, WIDE, LogMelStream
 from deer_policies.speech.spotting.config import BUNDLED, STEM_KERNEL, SpotterConfig
+from deer_policies.speech.spotting.embedding import DIM, FRAMES, STEP, EmbeddingStream
 
 QUIET_S = 0.7
 """After a stop, the same word is not told again for so long."""
@@ -40,7 +41,7 @@ class _Taps:
 
 
 class Spotter:
-    """Runs the network frame by frame.
+    """Runs the network as sound comes in.
 
     Args:
         config: sizes and threshold.
@@ -69,7 +70,7 @@ class Spotter:
                 weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
             config = SpotterConfig(**{**values, "dilations": tuple(values["dilations"])})
             made = cls(config, weights)
-            made.probabilities(np.zeros((1, BANDS), np.float32))
+            made.scores(np.zeros(FFT, np.float32))
         except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
             raise CheckpointError(f"{path} holds no network for the stop word: {error!r}") from error
         made.reset()
@@ -85,17 +86,41 @@ class Spotter:
     def reset(self) -> None:
         """Forgets what was heard."""
         config = self.config
-        self._mel = LogMelStream()
-        self._stem = _Taps(STEM_KERNEL - 1, BANDS)
+        self._wide, self._narrow = LogMelStream(WIDE), LogMelStream(NARROW)
+        # Samples that no step is complete with yet, and how many it takes.
+        self._waiting, self._due = np.zeros(0, np.float32), FFT
+        self._ahead = np.zeros((0, WIDE.bands), np.float32)
+        self._primed = False
+        self._stem = _Taps(STEM_KERNEL - 1, WIDE.bands)
         self._taps = [_Taps((config.kernel - 1) * dilation, config.channels) for dilation in config.dilations]
-        self._means = _Taps(config.mean_frames - 1, 1)
-        self._frames = 0
+        self._stack, self._skipped = np.zeros((0, config.channels), np.float32), FRAMES - 1
+        self._embedding = EmbeddingStream(self._weights)
+        self._both = _Taps((config.head_kernel - 1) * config.head_dilation, DIM + config.channels)
+        self._steps = 0
         self._told_s = -np.inf
 
-    def probabilities(self, features: np.ndarray) -> np.ndarray:
-        """(frames,) for features (frames, BANDS) that follow those before."""
-        weights, count = self._weights, len(features)
-        taps = self._stem.push(features)
+    def probabilities(self, wide: np.ndarray, narrow: np.ndarray) -> np.ndarray:
+        """(steps,) for features (frames, bands) that follow those before; the first is of `FRAMES` frames."""
+        weights = self._weights
+        embeddings = self._embedding.push(narrow) * weights["norm.scale"] + weights["norm.bias"]
+        self._stack = np.concatenate([self._stack, self._stacked(wide)])
+        # Of each embedding the frame at its end.
+        count = len(embeddings)
+        stack = self._stack[self._skipped : self._skipped + count * STEP : STEP]
+        self._skipped += count * STEP
+        self._stack, self._skipped = self._stack[self._skipped :], max(0, self._skipped - len(self._stack))
+        taps = self._both.push(np.concatenate([embeddings, stack], 1))
+        gaps = (at * self.config.head_dilation for at in range(self.config.head_kernel))
+        hidden = weights["hidden.bias"] + sum(
+            taps[gap : gap + count] @ weight for gap, weight in zip(gaps, weights["hidden.weight"], strict=True)
+        )
+        logits = (np.maximum(hidden, 0) @ weights["head.weight"] + weights["head.bias"])[:, 0]
+        return np.asarray(1 / (1 + np.exp(-np.clip(logits, -50, 50))))
+
+    def _stacked(self, wide: np.ndarray) -> np.ndarray:
+        """(frames, channels) of the convolutions over wide features."""
+        weights, count = self._weights, len(wide)
+        taps = self._stem.push(wide)
         x = weights["stem.bias"] + sum(taps[at : at + count] @ weights["stem.weight"][at] for at in range(STEM_KERNEL))
         x = np.maximum(x, 0)
         for number, dilation in enumerate(self.config.dilations):
@@ -106,25 +131,37 @@ class Spotter:
             )
             y = np.maximum(y, 0) @ weights[f"pointwise.{number}.weight"] + weights[f"pointwise.{number}.bias"]
             x = np.maximum(x + y, 0)
-        logits = (x @ weights["head.weight"] + weights["head.bias"])[:, 0]
-        return np.asarray(1 / (1 + np.exp(-np.clip(logits, -50, 50))))
+        return np.asarray(x)
 
     def scores(self, samples: np.ndarray) -> np.ndarray:
-        """(frames,) what is held against the threshold, for samples (n,) float32 that follow those before."""
-        features = self._mel.push(samples)
-        if not len(features):
+        """(steps,) what is held against the threshold, for samples (n,) float32 that follow those before."""
+        self._waiting = np.concatenate([self._waiting, samples])
+        if len(self._waiting) < self._due:
             return np.zeros(0)
-        found = self.probabilities(features)
-        taps, count = self._means.push(found[:, None].astype(np.float32))[:, 0], self.config.mean_frames
-        return np.asarray(np.convolve(taps, np.ones(count) / count, "valid"))
+        # Once for each step: nothing is known sooner by looking at half of one.
+        wide, narrow = self._wide.push(self._waiting), self._narrow.push(self._waiting)
+        self._due += ((len(self._waiting) - self._due) // (STEP * HOP) + 1) * STEP * HOP - len(self._waiting)
+        self._waiting = self._waiting[:0]
+        wide = np.concatenate([self._ahead, wide])
+        # A wide frame is complete a little before the narrow one.
+        wide, self._ahead = wide[: len(narrow)], wide[len(narrow) :]
+        if not self._primed:
+            # As if what comes first had been there for a while, so that it hears from the first frame on.
+            self._primed = True
+            wide, narrow = (np.concatenate([np.repeat(x[:1], FRAMES - 1, 0), x]) for x in (wide, narrow))
+        return self.probabilities(wide, narrow)
+
+    @staticmethod
+    def time_s(step: int) -> float:
+        """When a score is complete, from the first sample on: with the last sample of the step's last frame."""
+        return step * STEP * FRAME_S + FFT / RATE_HZ
 
     def push(self, samples: np.ndarray) -> Stop | None:
         """The stop that is complete with these samples (n,) float32 at 16 kHz, if there is one."""
         stop = None
         for score in self.scores(samples):
-            self._frames += 1
-            # The last sample of the frame.
-            time_s = (self._frames - 1) * FRAME_S + WINDOW / RATE_HZ
+            time_s = self.time_s(self._steps)
+            self._steps += 1
             if score >= self.config.threshold and time_s - self._told_s > QUIET_S:
                 self._told_s = time_s
                 stop = stop or Stop(time_s, float(score))

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
-import queue
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,16 +11,23 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch.utils.data import DataLoader, TensorDataset
 
+from deer_policies.errors import ConfigError
 from deer_policies.speech.spotting.config import SpotterConfig
 from deer_policies.speech.spotting.corpus import Clip
 from deer_policies.speech.spotting.examples import NOTHING, SOMEWHERE, ExampleMaker
 from deer_policies.speech.spotting.network import SpotterNetwork
 
-SUREST = 4
-"""Frames of a word that are to say so."""
-KEPT_EVERY = 250
-"""Steps from one checkpoint to the next."""
+Layers = Sequence[tuple[np.ndarray, np.ndarray]]
+SUREST = 2
+"""Steps of a word that are to say so."""
+ALONE_SHARE = 0.3
+"""Weight of what each part of the network says alone."""
+PHASE, TIMES = 256, 2
+"""Updates from one checkpoint to the next, and how often they see the examples that were made for them."""
+WORKERS = 2
+"""Processes that make examples; the network waits meanwhile, as it is slow beside them on two cores."""
 
 
 @dataclass(frozen=True)
@@ -30,21 +35,23 @@ class SpotterRecipe:
     """How it is trained.
 
     Attributes:
-        steps, batch: updates, and examples in each.
+        steps, batch: updates, a multiple of `PHASE`, and examples in each.
         learning_rate: the greatest, after a short rise; it falls to nothing like a cosine.
-        stop_weight: of a frame in which the word is to be heard, against others.
+        embedding_rate: the same, for the speech embedding, which is trained already.
+        stop_weight: of a step in which the word is to be heard, against others.
         seed: of weights and examples.
     """
 
-    steps: int = 6000
-    batch: int = 32
+    steps: int = 16 * PHASE
+    batch: int = 64
     learning_rate: float = 3e-3
-    stop_weight: float = 8.0
+    embedding_rate: float = 5e-4
+    stop_weight: float = 4.0
     seed: int = 0
 
 
 def loss(logits: torch.Tensor, labels: torch.Tensor, stop_weight: float) -> torch.Tensor:
-    """Binary cross-entropy of logits and labels (batch, frames): of each frame that is NOTHING, and of the surest few
+    """Binary cross-entropy of logits and labels (batch, steps): of each step that is NOTHING, and of the surest few
     of those where the word is SOMEWHERE."""
     nothing = F.softplus(logits)[labels == NOTHING].sum()
     somewhere = (labels == SOMEWHERE).any(1)
@@ -56,6 +63,7 @@ def train(
     config: SpotterConfig,
     recipe: SpotterRecipe,
     clips: Sequence[Clip],
+    layers: Layers | None,
     work: Path,
     told: Callable[[int, float], None],
 ) -> SpotterNetwork:
@@ -65,13 +73,24 @@ def train(
         config: sizes.
         recipe: how.
         clips: speech to make examples of.
+        layers: of the speech embedding, as `embedding.read` gives them; None for random ones.
         work: folder for the state of training; it goes on from there.
         told: called with the step and the mean loss lately.
+
+    Raises:
+        ConfigError: if the steps are no multiple of `PHASE`.
     """
+    if recipe.steps % PHASE:
+        raise ConfigError(
+            f"{recipe.steps} updates are no multiple of {PHASE}; take {-(-recipe.steps // PHASE) * PHASE}"
+        )
     torch.manual_seed(recipe.seed)
-    network = SpotterNetwork(config)
-    optimiser = torch.optim.AdamW(network.parameters(), recipe.learning_rate, weight_decay=1e-3)
-    rate = torch.optim.lr_scheduler.OneCycleLR(optimiser, recipe.learning_rate, recipe.steps, pct_start=0.1)
+    network = SpotterNetwork(config, layers)
+    tuned = [each for each in network.embedding.parameters() if each.requires_grad]
+    others = [each for name, each in network.named_parameters() if not name.startswith("embedding.")]
+    rates = [recipe.embedding_rate, recipe.learning_rate]
+    optimiser = torch.optim.AdamW([{"params": tuned}, {"params": others}], weight_decay=1e-3)
+    rate = torch.optim.lr_scheduler.OneCycleLR(optimiser, rates, recipe.steps, pct_start=0.1)
     kept = work / "spotter-training.pt"
     step, losses = 0, []
     if kept.is_file():
@@ -81,24 +100,26 @@ def train(
             optimiser.load_state_dict(state["optimiser"])
             rate.load_state_dict(state["rate"])
             step = state["step"]
-    if step >= recipe.steps:
-        return network.eval()
     network.train()
-    with _batches(clips, recipe, step) as batches:
-        for features, labels in batches:
-            value = loss(network(torch.from_numpy(features)), torch.from_numpy(labels).long(), recipe.stop_weight)
-            optimiser.zero_grad()
-            value.backward()
-            torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)
-            optimiser.step()
-            rate.step()
-            step += 1
-            losses.append(value.item())
-            if step % KEPT_EVERY == 0 or step == recipe.steps:
-                _keep(kept, {"network": network, "optimiser": optimiser, "rate": rate}, step, recipe)
-                told(step, float(np.mean(losses[-KEPT_EVERY:])))
-            if step == recipe.steps:
-                break
+    while step < recipe.steps:
+        phase = step // PHASE
+        examples = _made(clips, recipe, phase)
+        order = torch.Generator().manual_seed(recipe.seed + phase)
+        for _ in range(TIMES):
+            for wide, narrow, labels in DataLoader(examples, recipe.batch, shuffle=True, generator=order):
+                wanted = labels.long()
+                together, alone = network(wide.float(), narrow.float())
+                value = loss(together, wanted, recipe.stop_weight)
+                parts = sum((loss(each, wanted, recipe.stop_weight) for each in alone), torch.zeros(()))
+                optimiser.zero_grad()
+                (value + ALONE_SHARE * parts).backward()
+                torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)
+                optimiser.step()
+                rate.step()
+                losses.append(value.item())
+        step += PHASE
+        _keep(kept, {"network": network, "optimiser": optimiser, "rate": rate}, step, recipe)
+        told(step, float(np.mean(losses[-PHASE:])))
     return network.eval()
 
 
@@ -110,31 +131,29 @@ def _keep(path: Path, parts: dict[str, Any], step: int, recipe: SpotterRecipe) -
     fresh.replace(path)
 
 
-@contextmanager
-def _batches(clips: Sequence[Clip], recipe: SpotterRecipe, step: int) -> Iterator[Iterator[Any]]:
-    """Batches that another process makes, so that both cores have work; the same for a seed and a first step."""
-    context = multiprocessing.get_context("fork")
-    made: Any = context.Queue(maxsize=8)
-    process = context.Process(target=_fill, args=(made, clips, recipe, step), daemon=True)
-    process.start()
-    try:
-        yield _taken(made, process)
-    finally:
-        process.terminate()
-        process.join()
+def _made(clips: Sequence[Clip], recipe: SpotterRecipe, phase: int) -> TensorDataset:
+    """The examples of a phase, always the same for a seed; processes of their own make them."""
+    count, rest = divmod(PHASE * recipe.batch // TIMES, WORKERS)
+    shares = [((recipe.seed, phase, at), count + (at < rest)) for at in range(WORKERS)]
+    # Handed over by the fork: to send gigabytes of speech takes longer than to make the examples.
+    with multiprocessing.get_context("fork").Pool(WORKERS, _take, (clips,)) as pool:
+        parts = pool.starmap(_share, shares, chunksize=1)
+    return TensorDataset(*(torch.from_numpy(np.concatenate(arrays)) for arrays in zip(*parts, strict=True)))
 
 
-def _taken(made: Any, process: Any) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    while True:
-        try:
-            yield made.get(timeout=1.0)
-        except queue.Empty:
-            if not process.is_alive():
-                raise RuntimeError("the process that makes examples has ended") from None
+_clips: list[Clip] = []
+"""Of a process that makes examples."""
 
 
-def _fill(batches: Any, clips: Sequence[Clip], recipe: SpotterRecipe, step: int) -> None:
-    maker = ExampleMaker(clips, recipe.seed + 1000 * step)
-    while True:
-        examples = [maker.make() for _ in range(recipe.batch)]
-        batches.put((np.stack([each.features for each in examples]), np.stack([each.labels for each in examples])))
+def _take(clips: Sequence[Clip]) -> None:
+    _clips[:] = clips
+
+
+def _share(seed: tuple[int, ...], count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    maker = ExampleMaker(_clips, seed)
+    examples = [maker.make() for _ in range(count)]
+    wide, narrow = (
+        np.stack([each.astype(np.float16) for each in features])
+        for features in ([example.wide for example in examples], [example.narrow for example in examples])
+    )
+    return wide, narrow, np.stack([example.labels for example in examples])

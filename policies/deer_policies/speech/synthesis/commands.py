@@ -33,20 +33,21 @@ def _run(command: list[str], out: Path, given: str = "") -> np.ndarray:
 
 
 class Espeak:
-    """Formant synthesis, the hardest to understand. Voices are variants of English, some with a speaker: en-us+f3."""
+    """Formant synthesis, the hardest to understand. Voices are variants of English, some with a speaker: en-us+f3.
+
+    British English is `en` here: of en-gb with a speaker, espeak-ng 1.51 leaves out the speaker and does not say so.
+    """
 
     voices: tuple[str, ...] = (
-        *("en-us", "en-gb", "en-gb-scotland", "en-us+f2", "en-us+f4", "en-us+m3", "en-us+m7", "en-gb+f3", "en-gb+m1"),
-        *("en-gb+croak", "en-029+f5", "en-gb-x-rp+m5", "en-gb-x-gbclan", "en-gb-x-gbcwmd+m2", "en-029+m4", "en-us+f5"),
-        *(
-            "en-us+m1",
-            "en-us+m6",
-            "en-us+klatt2",
-            "en-gb-x-rp+f1",
-            "en-gb-scotland+f2",
-            "en-gb-scotland+m4",
-            "en-us+f1",
-        ),
+        *("en-us", "en-gb", "en-gb-scotland", "en-us+f2", "en-us+f4", "en-us+m3", "en-us+m7", "en+f3", "en+m1"),
+        *("en+croak", "en-029+f5", "en-gb-x-rp+m5", "en-gb-x-gbclan", "en-gb-x-gbcwmd+m2", "en-029+m4", "en-us+f5"),
+        *("en-us+m1", "en-us+m6", "en-us+klatt2", "en-gb-x-rp+f1", "en-gb-scotland+f2", "en-gb-scotland+m4"),
+        *("en-us+f1", "en-us+adam", "en+Alicia", "en-us+Andrea", "en-gb-x-rp+Andy", "en-us+Annie", "en+anika"),
+        *("en-us+announcer", "en-029+belinda", "en-us+benjamin", "en+boris", "en-gb-scotland+caleb", "en-us+david"),
+        *("en-gb-x-rp+ed", "en-us+edward", "en+gustave", "en-us+iven3", "en-gb-x-rp+linda", "en-us+max"),
+        *("en-029+michael", "en-us+quincy", "en+rob", "en-us+robert", "en-gb-x-gbclan+steph2", "en-us+travis"),
+        *("en+victor", "en-us+zac", "en-us+Gene2", "en+Jacky", "en-us+Lee", "en-029+Marco", "en-us+Mike"),
+        *("en+Storm", "en-us+shelby", "en-gb-x-gbcwmd+klatt4"),
     )
 
     def __init__(self) -> None:
@@ -61,9 +62,9 @@ class Espeak:
 
 
 class Flite:
-    """Three small voices of recorded diphones and clusters."""
+    """Small voices of recorded diphones and clusters."""
 
-    voices: tuple[str, ...] = ("slt", "rms", "awb")
+    voices: tuple[str, ...] = ("slt", "rms", "awb", "kal16")
 
     def __init__(self) -> None:
         self._program = program("flite")

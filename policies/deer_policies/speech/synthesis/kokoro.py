@@ -19,6 +19,8 @@ TRIES = 8
 class Kokoro:
     """Voices are called as upstream: the first letter is the language they come from, the second f or m.
 
+    Names with a comma between them, as upstream has it, are one voice more, the mean of theirs: af_bella,am_adam.
+
     The phonemes are Hibari's, which has the same alphabet; voices of other languages speak English with an accent.
     """
 
@@ -45,18 +47,25 @@ class Kokoro:
 
     def _sentence(self, phonemes: str, voice: str, speed: float) -> np.ndarray:
         numbers = self._phonemes.ids(phonemes)[: LONGEST + 2]
-        if voice not in self._styles:
-            data = np.fromfile(self._folder / "voices" / f"{voice}.bin", np.float32)
-            self._styles[voice] = data.reshape(-1, 1, STYLE_DIM)
+        # A style vector for each length.
+        style = np.mean([self._style(name)[len(numbers) - 2] for name in voice.split(",")], axis=0)
         # In half precision some texts overflow at some speeds; at a speed very near they do not.
         for attempt in range(TRIES):
             given = {
                 "input_ids": np.array([numbers], np.int64),
-                # A style vector for each length.
-                "style": self._styles[voice][len(numbers) - 2],
+                "style": style,
                 "speed": np.array([speed * 1.01**attempt], np.float32),
             }
             said = np.asarray(self._session.run(None, given)[0], np.float32).reshape(-1)
             if np.isfinite(said).all():
                 return said
         raise ConfigError(f"kokoro's voice {voice} can't say {phonemes!r} at speed {speed:g}; take another voice")
+
+    def _style(self, voice: str) -> np.ndarray:
+        """(lengths, 1, STYLE_DIM) of one voice. Raises ConfigError if there is no such voice."""
+        if voice not in self._styles:
+            if voice not in self.voices:
+                raise ConfigError(f"kokoro has no voice {voice!r}; it has {', '.join(self.voices)}")
+            data = np.fromfile(self._folder / "voices" / f"{voice}.bin", np.float32)
+            self._styles[voice] = data.reshape(-1, 1, STYLE_DIM)
+        return self._styles[voice]
