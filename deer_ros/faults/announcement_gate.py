@@ -11,8 +11,8 @@ import socket
 import threading
 import time
 
-NUMBER = 99
-"""Of the participant; others look for the first 64."""
+FIRST_NUMBER, LAST_NUMBER = 99, 119
+"""Of participants; others look for the first 64, and a domain's ports end with the last."""
 OTHERS = 16
 """Participants that are told once the gate is open."""
 POLL_S = 0.1
@@ -24,12 +24,15 @@ class AnnouncementGate:
     Args:
         domain_id: ROS domain.
         held_s: announcements are dropped for so long.
+        number: of the participant, in FIRST_NUMBER..LAST_NUMBER; another one than of a process that was killed, whose
+            port others go on to write to for a while.
 
     Attributes:
         address: where it listens.
     """
 
-    def __init__(self, domain_id: int, held_s: float) -> None:
+    def __init__(self, domain_id: int, held_s: float, number: int = FIRST_NUMBER) -> None:
+        self._number = number
         first = 7410 + 250 * domain_id
         self._others = [("127.0.0.1", first + 2 * at) for at in range(OTHERS)]
         self._opens_s = time.monotonic() + held_s
@@ -54,7 +57,7 @@ class AnnouncementGate:
             text,
             flags=re.DOTALL,
         )
-        return text.replace("<builtin>", f"<participantID>{NUMBER}</participantID><builtin>", 1)
+        return text.replace("<builtin>", f"<participantID>{self._number}</participantID><builtin>", 1)
 
     def close(self) -> None:
         """Ends it; who is discovered by then stays so."""

@@ -15,7 +15,7 @@ from deer_ros.bringup import Stack, StackConfig, free_domain_id
 from deer_ros.control.kinematics import ArmGeometry
 from deer_ros.conversions import joint_positions, stamp_to_s
 from deer_ros.errors import StackError
-from deer_ros.faults.announcement_gate import AnnouncementGate
+from deer_ros.faults.announcement_gate import FIRST_NUMBER, LAST_NUMBER, AnnouncementGate
 from deer_ros.faults.motion_record import MotionRecord
 from deer_ros.node_processes import NodeProcesses
 
@@ -53,6 +53,7 @@ class FaultBench:
         self._seed = seed
         self.driver = self._make_driver({})
         self._gate: AnnouncementGate | None = None
+        self._gates = 0
         self._geometry = ArmGeometry()
         self._positions: list[tuple[float, ...]] = []
         self._commands: list[tuple[float, float]] = []
@@ -191,7 +192,8 @@ class FaultBench:
 
     def _held_back(self) -> dict[str, str]:
         """Variables of a driver that can't be discovered yet; its gate is made."""
-        self._gate = AnnouncementGate(self.domain_id, LATE_S)
+        self._gate = AnnouncementGate(self.domain_id, LATE_S, FIRST_NUMBER + self._gates)
+        self._gates = (self._gates + 1) % (LAST_NUMBER - FIRST_NUMBER + 1)
         profile = self._logs / "late.xml"
         profile.write_text(self._gate.profile(network.PROFILE.read_text()))
         return dict.fromkeys(network.PROFILE_VARIABLES, str(profile))

@@ -8,7 +8,7 @@ import pytest
 
 from deer_ros import network
 from deer_ros.bringup import free_domain_id
-from deer_ros.faults.announcement_gate import NUMBER, AnnouncementGate
+from deer_ros.faults.announcement_gate import FIRST_NUMBER, AnnouncementGate
 
 DDS = "{http://www.eprosima.com}"
 
@@ -24,7 +24,7 @@ def listener():
 
 
 def test_its_profile_announces_to_the_gate_alone_and_is_not_looked_for(listener):
-    gate = AnnouncementGate(listener[1], 1.0)
+    gate = AnnouncementGate(listener[1], 1.0, FIRST_NUMBER + 3)
     try:
         tree = ElementTree.fromstring(gate.profile(network.PROFILE.read_text()))
     finally:
@@ -33,9 +33,9 @@ def test_its_profile_announces_to_the_gate_alone_and_is_not_looked_for(listener)
     peers = builtin.findall(f"{DDS}initialPeersList/{DDS}locator/{DDS}udpv4")
     assert [(peer.findtext(f"{DDS}address"), int(peer.findtext(f"{DDS}port"))) for peer in peers] == [gate.address]
     assert builtin.findtext(f"{DDS}discovery_config/{DDS}initialAnnouncements/{DDS}count") == "0"
-    assert int(tree.findtext(f".//{DDS}rtps/{DDS}participantID")) == NUMBER
+    assert int(tree.findtext(f".//{DDS}rtps/{DDS}participantID")) == FIRST_NUMBER + 3
     looked_for = int(tree.findtext(f".//{DDS}maxInitialPeersRange"))
-    assert looked_for <= NUMBER
+    assert looked_for <= FIRST_NUMBER
 
 
 def test_announcements_are_dropped_until_it_opens(listener):
