@@ -120,5 +120,5 @@ def test_all_of_it_without_downloads(tmp_path):
     assert sum(each["done"] for each in lines) >= 4
     cores = json.loads((folder / "talk.json").read_text())["cores"]
     assert {"simulator", "safety", "policy", "stop_word", "speech", "voice"} == set(cores)
-    assert 0 < cores["stop_word"] < cores["policy"]
+    assert min(cores.values()) > 0
     assert (folder / PAGE).is_file()

@@ -134,7 +134,9 @@ class _Stage:
         x, self._before = _joined(self._before, x, layer.dilation * (layer.taps[0] - 1))
         count = max(0, len(x) - layer.dilation * (layer.taps[0] - 1))
         if layer.taps[1] > 1:
-            x = np.pad(x, ((0, 0), (1, 1), (0, 0)))
+            # Much faster than np.pad for so little.
+            edge = np.zeros((len(x), 1, x.shape[2]), np.float32)
+            x = np.concatenate([edge, x, edge], 1)
             x = np.concatenate([x[:, at : x.shape[1] - layer.taps[1] + 1 + at] for at in range(layer.taps[1])], -1)
         taps = range(layer.taps[0])
         y = self._bias + sum(x[at * layer.dilation : at * layer.dilation + count] @ self._weight[at] for at in taps)
