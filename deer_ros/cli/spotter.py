@@ -25,7 +25,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--test", action="store_true", help="speak: with the voices that are kept for the test")
     parser.add_argument("--part", default="1/1", help="speak: one process' share, as 1/2 and 2/2")
-    parser.add_argument("--steps", type=int, default=4096, help="train: updates")
+    parser.add_argument("--steps", type=int, help="train: updates (default: as the bundled network had)")
     parser.add_argument("--out", type=Path, help="train: the checkpoint; measure: a JSON file (default: none)")
     parser.add_argument("--checkpoint", type=Path, help="measure: instead of the bundled one")
     parser.add_argument("--minutes", type=float, default=60.0, help="measure: of speech and noise without the word")
@@ -81,7 +81,9 @@ def _train(arguments: argparse.Namespace) -> int:
         raise ConfigError("--out FILE.safetensors is needed: where the trained network goes")
     clips = read(_speech(arguments, False), voices(False))
     _said(f"{len(clips)} clips of {len({clip.voice for clip in clips})} voices")
-    config, recipe = SpotterConfig(), SpotterRecipe(steps=arguments.steps, seed=arguments.seed)
+    config, recipe = SpotterConfig(), SpotterRecipe(seed=arguments.seed)
+    if arguments.steps is not None:
+        recipe = replace(recipe, steps=arguments.steps)
     layers = embedding.read(ModelStore().path(EMBEDDING) / "embedding_model.tflite")
     network = train(
         config, recipe, clips, layers, arguments.work, lambda step, loss: _said(f"step {step}: loss {loss:.4f}")

@@ -15,11 +15,14 @@ if TYPE_CHECKING:
     from rclpy.task import Future
 
 REPEAT_S = 0.05
+"""Without an answer for so long, it is asked again."""
 
 
 class StopRequest:
-    """Args:
-    node: that the client belongs to.
+    """A client of the safety node's stop.
+
+    Args:
+        node: that the client belongs to.
     """
 
     def __init__(self, node: Node) -> None:

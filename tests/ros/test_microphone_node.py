@@ -14,26 +14,12 @@ from deer_ros.nodes import microphone_node, port_audio
 from deer_ros.nodes.microphone_node import MicrophoneNode
 from deer_ros.quality import SOUND
 from tests.ros.node_rig import wait
-from tests.ros.voice_rig import VoiceRig
 
 
-@pytest.fixture
-def make_rig():
-    rigs = []
-
-    def make(kind, **settings):
-        rigs.append(VoiceRig(kind, settings))
-        return rigs[-1]
-
-    yield make
-    for rig in rigs:
-        rig.close()
-
-
-def test_a_file_is_played_as_if_it_were_heard(make_rig, tmp_path):
+def test_a_file_is_played_as_if_it_were_heard(make_voice_rig, tmp_path):
     samples = np.sin(np.arange(RATE_HZ // 2) / 5).astype(np.float32) * 0.5
     write_wav(tmp_path / "said.wav", samples)
-    rig = make_rig(MicrophoneNode, source="file", file=str(tmp_path / "said.wav"))
+    rig = make_voice_rig(MicrophoneNode, source="file", file=str(tmp_path / "said.wav"))
     pieces = []
     rig.client.node.create_subscription(AudioChunk, graph.AUDIO_INPUT, pieces.append, SOUND)
     wait(lambda: rig.node._publisher.get_subscription_count() > 0)
@@ -47,13 +33,13 @@ def test_a_file_is_played_as_if_it_were_heard(make_rig, tmp_path):
     assert (heard[len(samples) :] == 0).all(), "then silence"
 
 
-def test_a_file_or_a_device_that_is_not_there_is_told(make_rig, monkeypatch, capfd):
+def test_a_file_or_a_device_that_is_not_there_is_told(make_voice_rig, monkeypatch, capfd):
     with pytest.raises(StackError, match="refused"):
-        make_rig(MicrophoneNode, source="file", file="/no/such.wav").change(Transition.TRANSITION_CONFIGURE)
+        make_voice_rig(MicrophoneNode, source="file", file="/no/such.wav").change(Transition.TRANSITION_CONFIGURE)
     assert "can't be read as sound" in capfd.readouterr().err
 
 
-def test_a_machine_without_a_microphone_is_told(make_rig, monkeypatch, capfd):
+def test_a_machine_without_a_microphone_is_told(make_voice_rig, monkeypatch, capfd):
     class Silent:
         PortAudioError = RuntimeError
 
@@ -62,7 +48,7 @@ def test_a_machine_without_a_microphone_is_told(make_rig, monkeypatch, capfd):
 
     monkeypatch.setattr(port_audio, "library", Silent)
     monkeypatch.setattr(microphone_node, "library", Silent)
-    rig = make_rig(MicrophoneNode)
+    rig = make_voice_rig(MicrophoneNode)
     rig.change(Transition.TRANSITION_CONFIGURE)
     with pytest.raises(StackError, match="refused"):
         rig.change(Transition.TRANSITION_ACTIVATE)

@@ -185,25 +185,25 @@ def test_orders_in_a_row_are_carried_out_in_turn_until_one_fails(speech_rig):
     assert len(rig.goals) == 3
 
 
-def test_pausing_and_going_on(speech_rig):
-    rig = speech_rig()
+def paused(rig):
+    """The rig, whose drawer is to be opened later."""
     rig.ready()
     rig.say("open the drawer")
     wait(lambda: len(rig.goals) == 1)
     rig.say("pause")
     wait(lambda: rig.cancelled)
+    return rig
+
+
+def test_pausing_and_going_on(speech_rig):
+    rig = paused(speech_rig())
     rig.say("go on")
     wait(lambda: len(rig.goals) == 2)
     assert rig.said == ["drawer, open", "pausing", "going on"]
 
 
 def test_nothing_goes_on_while_nobody_listens(speech_rig):
-    rig = speech_rig()
-    rig.ready()
-    rig.say("open the drawer")
-    wait(lambda: len(rig.goals) == 1)
-    rig.say("pause")
-    wait(lambda: rig.cancelled)
+    rig = paused(speech_rig())
     rig.heartbeat.cancel()
     wait(rig.node._deaf)
     assert "nobody listens" in rig.say("go on").reply

@@ -13,7 +13,7 @@ from deer_ros.nodes import stop_word_node
 from deer_ros.nodes.sound import SoundStream, chunk_message
 from deer_ros.nodes.stop_word_node import StopWordNode
 from tests.ros.node_rig import wait
-from tests.ros.voice_rig import LOUD, PIECE, VoiceRig
+from tests.ros.voice_rig import LOUD, PIECE
 
 
 class LoudSpotter:
@@ -30,23 +30,10 @@ class LoudSpotter:
 
 
 @pytest.fixture
-def make_rig():
-    rigs = []
-
-    def make(kind, **settings):
-        rigs.append(VoiceRig(kind, settings))
-        return rigs[-1]
-
-    yield make
-    for rig in rigs:
-        rig.close()
-
-
-@pytest.fixture
-def stop_rig(make_rig, monkeypatch):
+def stop_rig(make_voice_rig, monkeypatch):
     spotter = LoudSpotter()
     monkeypatch.setattr(stop_word_node.Spotter, "load", lambda path, threshold: spotter)
-    rig = make_rig(StopWordNode)
+    rig = make_voice_rig(StopWordNode)
     rig.spotter = spotter
     return rig
 

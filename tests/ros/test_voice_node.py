@@ -1,7 +1,6 @@
 """The voice node over ROS, with an engine that is made up."""
 
 import numpy as np
-import pytest
 from deer_msgs.msg import AudioChunk
 from std_msgs.msg import Bool, String
 
@@ -11,20 +10,6 @@ from deer_ros.nodes import voice_node
 from deer_ros.nodes.voice_node import VoiceNode
 from deer_ros.quality import COMMANDS, LATCHED, SOUND
 from tests.ros.node_rig import wait
-from tests.ros.voice_rig import VoiceRig
-
-
-@pytest.fixture
-def make_rig():
-    rigs = []
-
-    def make(kind, **settings):
-        rigs.append(VoiceRig(kind, settings))
-        return rigs[-1]
-
-    yield make
-    for rig in rigs:
-        rig.close()
 
 
 class Engine:
@@ -36,9 +21,9 @@ class Engine:
         return np.full(int(0.1 * RATE_HZ) * len(text.split()), 0.5, np.float32)
 
 
-def test_sentences_are_said_one_after_the_other(make_rig, monkeypatch):
+def test_sentences_are_said_one_after_the_other(make_voice_rig, monkeypatch):
     monkeypatch.setattr(voice_node, "make_synthesiser", lambda name: Engine())
-    rig = make_rig(VoiceNode, output="topic")
+    rig = make_voice_rig(VoiceNode, output="topic")
     pieces, speaking = [], []
     rig.client.node.create_subscription(AudioChunk, graph.AUDIO_OUTPUT, pieces.append, SOUND)
     rig.client.node.create_subscription(Bool, graph.SPEAKING, lambda message: speaking.append(message.data), LATCHED)

@@ -1,7 +1,5 @@
 """A node that hears or speaks in a thread of the test, sound for it, and what comes back."""
 
-import time
-
 import numpy as np
 from deer_msgs.msg import AudioChunk, SafetyState, StopWord, VoiceCommand
 from std_msgs.msg import Bool, String
@@ -33,11 +31,9 @@ class VoiceRig(NodeRig):
         self.stops = 0
         self.sent = 0
 
-    def serve_stop(self, answers=True):
+    def serve_stop(self):
         def stop(request, response):
             self.stops += 1
-            if not answers:
-                time.sleep(0.3)
             response.success = True
             return response
 

@@ -164,6 +164,14 @@ def test_examples_are_the_same_for_a_seed(clips):
     assert not np.array_equal(first.wide, other.wide)
 
 
+def test_voices_like_peoples_speak_more_often_than_they_have_clips(clips):
+    loud = [replace(each, voice="kokoro/one", samples=np.ones(RATE_HZ // 2, np.float32)) for each in clips[:5]]
+    maker = ExampleMaker([*loud, *clips * 10], 0)
+    drawn = [float(np.median(maker._draw(ALONE_KIND))) > 0.9 for _ in range(300)]
+    assert np.mean(drawn) == pytest.approx(examples.NATURAL_SHARE, abs=0.1)
+    assert len(ExampleMaker(clips, 0)._draw(ALONE_KIND)) > 0, "where none has said it, others do"
+
+
 def test_the_loss_is_of_what_is_asked(monkeypatch):
     monkeypatch.setattr(training, "SUREST", 2)
     labels = torch.tensor([[NOTHING, IGNORED, SOMEWHERE, SOMEWHERE, SOMEWHERE, NOTHING], [NOTHING] * 6])

@@ -42,7 +42,7 @@ class SpotterRecipe:
         seed: of weights and examples.
     """
 
-    steps: int = 16 * PHASE
+    steps: int = 12 * PHASE
     batch: int = 64
     learning_rate: float = 3e-3
     embedding_rate: float = 5e-4
