@@ -12,6 +12,7 @@ import argparse
 import hashlib
 import json
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -22,14 +23,15 @@ import numpy as np
 
 from deer_policies.model_store.store import ModelStore
 from deer_policies.speech.audio import RATE_HZ, read_wav, trimmed, write_wav
-from deer_policies.speech.recognition.engine import Alternative, Transcript, make_recogniser
+from deer_policies.speech.recognition.engine import Alternative, Recogniser, Transcript, make_recogniser
 from deer_policies.speech.recognition.segmenting import Segmenter, SegmentSettings, Silero
 from deer_policies.speech.recognition.words import word_errors
-from deer_policies.speech.spotting.corpus import voices
+from deer_policies.speech.spotting.corpus import OTHER_KIND, voices
 from deer_policies.speech.spotting.measurement import CONDITIONS, heard
+from deer_policies.speech.spotting.recordings import TEST, read_recordings
 from deer_policies.speech.synthesis.engine import make_synthesiser
 from deer_policies.speech.understanding.embedding import MiniLm
-from deer_policies.speech.understanding.interpreting import Interpreter, InterpreterSettings
+from deer_policies.speech.understanding.interpreting import Intent, Interpreter, InterpreterSettings
 from deer_policies.speech.understanding.skill_judge import CheckpointJudge
 from deer_ros.cli.provenance import commit
 from deer_ros.nodes.speech_node import example_sentences
@@ -180,6 +182,7 @@ def main() -> None:
     parser.add_argument("--commands", type=int, default=4, help="sentences for each of the 34 tasks")
     parser.add_argument("--outside", type=int, default=60, help="sentences that ask for none of them")
     parser.add_argument("--work", type=Path, default=Path(".cache/voice"), help="folder for speech and transcripts")
+    parser.add_argument("--recordings", type=Path, nargs="*", default=[], help="folders of people's recordings too")
     parser.add_argument("--out", type=Path, default=Path("runs/voice.json"), help="all of it")
     arguments = parser.parse_args()
     work = arguments.work / ("tuning" if arguments.tuning else "test")
@@ -199,22 +202,33 @@ def main() -> None:
         found[name] = {"scores": described(results), "cpu_s": float(np.mean(cpu))}
         print(f"CPU of the recogniser for an utterance: {1e3 * np.mean(cpu):.0f} ms")
     if not arguments.tuning:
-        found["people"] = _people(arguments.recognisers)
+        interpreter = Interpreter(judge, embedder, examples)
+        for name in arguments.recognisers:
+            recogniser = make_recogniser(name, [text for task in TASKS for text in example_sentences(task)])
+            found[name]["people"] = _people(recogniser, interpreter, arguments.recordings)
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.write_text(json.dumps(found, indent=1) + "\n")
 
 
-def _people(recognisers: Sequence[str]) -> dict[str, Any]:
-    """What is heard in recordings of people who read aloud: no command is among it."""
+def _people(recogniser: Recogniser, interpreter: Interpreter, recordings: Sequence[Path]) -> dict[str, Any]:
+    """What people who read aloud, or order coffee, are taken to mean: nothing of it is a command."""
     folder = ModelStore().path("librivox-clips")
-    found: dict[str, Any] = {}
-    for name in recognisers:
-        recogniser = make_recogniser(name, [text for task in TASKS for text in example_sentences(task)])
-        for path in sorted(folder.glob("*.wav")):
-            segmenter, samples = Segmenter(Silero(), SegmentSettings()), read_wav(path)
-            parts = segmenter.push(np.concatenate([samples, np.zeros(RATE_HZ, np.float32)]))
-            found[f"{name} {path.name}"] = [recogniser.transcribe(part.samples).text for part in parts]
-    return found
+    sounds = {path.stem: read_wav(path) for path in sorted(folder.glob("*.wav"))}
+    if recordings:
+        said = (clip for clip in read_recordings(recordings, TEST) if clip.kind == OTHER_KIND)
+        sounds |= {f"{clip.voice} {number}": clip.samples for number, clip in enumerate(said)}
+    meant: Counter[str] = Counter()
+    accepted = []
+    for name, samples in sounds.items():
+        segmenter = Segmenter(Silero(), SegmentSettings())
+        for part in segmenter.push(np.concatenate([samples, np.zeros(RATE_HZ, np.float32)])):
+            interpreter.asked, interpreter.lifted = (), ""
+            meaning = interpreter.interpret(recogniser.transcribe(part.samples))
+            meant[str(meaning.intent)] += 1
+            if meaning.intent is not Intent.NOTHING:
+                accepted.append([name, meaning.text, str(meaning.intent), meaning.tasks])
+    print(f"people: {len(sounds)} recordings; {', '.join(f'{count} {name}' for name, count in meant.most_common())}")
+    return {"recordings": len(sounds), "meant": dict(meant), "accepted": accepted}
 
 
 if __name__ == "__main__":

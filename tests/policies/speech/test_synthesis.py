@@ -36,6 +36,21 @@ def test_a_blend_of_kokoros_voices_is_another_voice():
         kokoro.say("stop", "af_bella,nobody")
 
 
+def test_british_voices_get_british_vowels():
+    from deer_policies.speech.synthesis.kokoro import british
+
+    assert (
+        british("st\u02c8\u0251p \u00f0\u0259 k\u02c8\u0251\u0279")
+        == "st\u02c8\u0252p \u00f0\u0259 k\u02c8\u0251\u02d0"
+    )
+    kokoro = engine("kokoro")
+    given = []
+    kokoro._sentence = lambda phonemes, voice, speed: given.append(phonemes) or np.zeros(10, np.float32)
+    for voice in ("bm_george", "am_adam", "bm_george,am_adam"):
+        kokoro.say("stop", voice)
+    assert given == ["st\u02c8\u0252p", "st\u02c8\u0251p", "st\u02c8\u0251p"]
+
+
 def test_blends_are_of_voices_to_train_on_and_none_twice():
     names = [f"voice{at}" for at in range(12)]
     found = corpus.blends(names)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,8 @@ from deer_policies.speech.spotting.phrases import ALIKE, ALONE, FIRST, HOMOPHONE
 from deer_policies.speech.synthesis.engine import Synthesiser, make_synthesiser
 
 ALONE_KIND, LAST_KIND, FIRST_KIND, ALIKE_KIND, OTHER_KIND = KINDS = ("alone", "last", "first", "alike", "other")
+NOISE_KIND = "noise"
+"""Nothing is said in it."""
 SPEEDS = (0.85, 1.0, 1.2, 1.4)
 TEST_VOICES = {
     "kokoro": (
@@ -32,6 +34,8 @@ TEST_VOICES = {
 BLENDS = 36
 """Further voices of Kokoro to train on, each the mean of two."""
 ENGINES = ("hibari", "pico", "espeak", "flite", "festival", "piper", "kokoro")
+PEOPLE = "people"
+"""In the place of an engine, for recordings."""
 
 
 @dataclass(frozen=True)
@@ -39,9 +43,9 @@ class Clip:
     """One thing that was said.
 
     Attributes:
-        voice: engine and voice, as 'flite/slt'.
+        voice: engine and voice, as 'flite/slt', or PEOPLE and who speaks.
         text: what.
-        kind: one of KINDS.
+        kind: one of KINDS, or NOISE_KIND.
         samples: (n,) float32 at 16 kHz, without silence at the ends.
     """
 
@@ -49,6 +53,11 @@ class Clip:
     text: str
     kind: str
     samples: np.ndarray
+
+    @property
+    def recorded(self) -> bool:
+        """Whether a person said it, in a room, before a microphone."""
+        return self.voice.startswith(f"{PEOPLE}/")
 
 
 def voices(test: bool) -> list[tuple[str, str]]:
@@ -103,18 +112,22 @@ def _path(folder: Path, engine: str, voice: str) -> Path:
 
 def read(folder: Path, chosen: Sequence[tuple[str, str]]) -> list[Clip]:
     """The clips of some voices. Raises ConfigError if one has not spoken yet."""
-    clips = []
-    for engine, voice in chosen:
-        path = _path(folder, engine, voice)
-        if not path.is_file():
-            raise ConfigError(f"{path} is missing: voice {voice} of {engine} has not spoken yet")
-        with np.load(path) as stored:
-            texts, ends, samples = json.loads(str(stored["texts"])), stored["ends"], stored["samples"]
-        starts = [0, *ends[:-1]]
-        for (kind, text, _), start, end in zip(texts, starts, ends, strict=True):
-            if end > start and text not in HOMOPHONES:
-                clips.append(Clip(f"{engine}/{voice}", text, kind, from_pcm(samples[start:end])))
-    return clips
+    return [clip for engine, voice in chosen for clip in read_voice(folder, engine, voice)]
+
+
+def read_voice(folder: Path, engine: str, voice: str) -> list[Clip]:
+    """The same, of one voice."""
+    path = _path(folder, engine, voice)
+    if not path.is_file():
+        raise ConfigError(f"{path} is missing: voice {voice} of {engine} has not spoken yet")
+    with np.load(path) as stored:
+        texts, ends, samples = json.loads(str(stored["texts"])), stored["ends"], stored["samples"]
+    starts = [0, *ends[:-1]]
+    return [
+        Clip(f"{engine}/{voice}", text, kind, from_pcm(samples[start:end]))
+        for (kind, text, _), start, end in zip(texts, starts, ends, strict=True)
+        if end > start and text not in HOMOPHONES
+    ]
 
 
 def script(engine: str, voice: str, sentences: Sequence[str], seed: int) -> list[tuple[str, str, float]]:
@@ -133,12 +146,3 @@ def script(engine: str, voice: str, sentences: Sequence[str], seed: int) -> list
     chosen = random.choice(len(sentences), min(wanted, len(sentences)), replace=False)
     lines += [(OTHER_KIND, sentences[at], float(random.choice(SPEEDS[:3]))) for at in chosen]
     return lines
-
-
-def speak_all(
-    folder: Path, sentences: Sequence[str], test: bool, seed: int, told: Callable[[str], None], part: tuple[int, int]
-) -> None:
-    """Lets every voice speak; `part` (number, of) takes each of-th voice, so that processes can share the work."""
-    for number, (engine, voice) in enumerate(voices(test)):
-        if number % part[1] == part[0] and speak(folder, engine, voice, script(engine, voice, sentences, seed)):
-            told(f"{engine}/{voice} has spoken")

@@ -11,22 +11,33 @@ from deer_policies.speech.audio import RATE_HZ, resampled
 from deer_policies.speech.features import FFT, HOP, NARROW, WIDE, WINDOW
 from deer_policies.speech.scenes.noises import NOISES, babble
 from deer_policies.speech.scenes.rooms import impulse_response, in_room, mixed
-from deer_policies.speech.spotting.corpus import ALIKE_KIND, ALONE_KIND, FIRST_KIND, LAST_KIND, OTHER_KIND, Clip
+from deer_policies.speech.spotting.corpus import (
+    ALIKE_KIND,
+    ALONE_KIND,
+    FIRST_KIND,
+    KINDS,
+    LAST_KIND,
+    NOISE_KIND,
+    OTHER_KIND,
+    PEOPLE,
+    Clip,
+)
 from deer_policies.speech.spotting.embedding import FRAMES as SEEN
 from deer_policies.speech.spotting.embedding import STEP
 
 SECONDS = 2.6
 SAMPLES = int(SECONDS * RATE_HZ)
 FRAMES = (SAMPLES - FFT) // HOP + 1
-POOL = 40
-"""Noises of each kind."""
-NATURAL, NATURAL_SHARE = ("kokoro", "hibari", "piper"), 0.55
-"""Engines that sound like people, and how often one of them speaks; they have said less."""
+POOL, RECORDED_POOL = 40, 120
+"""Noises of each kind that is made, and of recorded ones."""
+SPEAKERS = (((PEOPLE,), 0.4), (("kokoro", "hibari", "piper"), 0.3), ((), 0.3))
+"""People, engines that sound like them, and all others, and how often one of each speaks."""
 IGNORED, NOTHING, SOMEWHERE = -1, 0, 1
 """Labels of frames. SOMEWHERE: in at least one of these frames it is to be heard."""
-FROM_END, TO_END = -6, 16
-"""Frames from the end of the word, in some of which it is to be heard: it may take a little more to be sure."""
-BEFORE_END, AFTER_END = 20, 40
+FROM_END, FROM_RECORDED_END, TO_END = -6, -20, 16
+"""Frames from the end of the word, in some of which it is to be heard: it may take a little more to be sure, and the
+end of a recording's word is found a little late."""
+BEFORE_END, AFTER_END = 34, 40
 """Frames before and after the end for which nothing else is asked."""
 FIRST_FROM, FIRST_TO, FIRST_OVER = 14, 62, 90
 """Frames after the beginning of a word that comes first, whose end is not known."""
@@ -56,12 +67,19 @@ class ExampleMaker:
 
     def __init__(self, clips: Sequence[Clip], seed: int | Sequence[int]) -> None:
         self._random = np.random.default_rng(seed)
-        self._clips: dict[tuple[str, bool], list[Clip]] = {}
-        for clip in clips:
-            self._clips.setdefault((clip.kind, clip.voice.startswith(NATURAL)), []).append(clip)
+        self._clips: dict[str, list[tuple[float, list[Clip]]]] = {}
+        for kind in KINDS:
+            groups: list[list[Clip]] = [[] for _ in SPEAKERS]
+            for clip in clips:
+                if clip.kind == kind:
+                    groups[_group(clip)].append(clip)
+            self._clips[kind] = [(share, group) for (_, share), group in zip(SPEAKERS, groups, strict=True) if group]
         self._speech = [clip.samples for clip in clips if clip.kind == OTHER_KIND]
         # Made once and drawn from, as they take longer than all the rest; a noise begins anywhere.
         self._noises = [noise(2 * SAMPLES, self._random) for noise in NOISES.values() for _ in range(POOL)]
+        recorded = [clip.samples for clip in clips if clip.kind == NOISE_KIND]
+        if recorded:
+            self._noises += [self._joined(recorded) for _ in range(RECORDED_POOL)]
         self._rooms = [
             impulse_response(self._random, self._random.uniform(0.1, 0.8), self._random.uniform(-3, 15))
             for _ in range(5 * POOL)
@@ -77,12 +95,12 @@ class ExampleMaker:
         heard = self._heard(speech)
         return Example(WIDE.of(heard)[:FRAMES], NARROW.of(heard), labels[SEEN - 1 :: STEP])
 
-    def _draw(self, kind: str) -> np.ndarray:
-        """A clip, its voice a little higher or lower."""
-        natural = bool(self._random.random() < NATURAL_SHARE)
-        clips = self._clips.get((kind, natural)) or self._clips[kind, not natural]
-        samples = clips[self._random.integers(len(clips))].samples
-        return resampled(samples, 100, int(self._random.integers(82, 122)))
+    def _draw(self, kind: str) -> tuple[np.ndarray, bool]:
+        """A clip, its voice a little higher or lower, and whether a person said it."""
+        shares = np.array([share for share, _ in self._clips[kind]])
+        _, clips = self._clips[kind][int(self._random.choice(len(shares), p=shares / shares.sum()))]
+        clip = clips[self._random.integers(len(clips))]
+        return resampled(clip.samples, 100, int(self._random.integers(82, 122))), clip.recorded
 
     def _spoken(self, kind: str) -> tuple[np.ndarray, np.ndarray]:
         """Dry speech (SAMPLES,) and its labels: the clip somewhere, often with other speech around it."""
@@ -90,7 +108,7 @@ class ExampleMaker:
         speech, labels = np.zeros(SAMPLES, np.float32), np.zeros(FRAMES, np.int8)
         if not kind:
             return speech, labels
-        clip = self._draw(kind)
+        clip, recorded = self._draw(kind)
         if len(clip) < SAMPLES:
             # Where the network has begun by the time that it ends.
             first = max(0, SEEN * HOP - len(clip))
@@ -99,20 +117,27 @@ class ExampleMaker:
             start = -int(random.integers(0, len(clip) - SAMPLES + 1))
         self._put(speech, clip, start)
         if random.random() < 0.5:
-            before = self._draw(OTHER_KIND if random.random() < 0.7 else ALIKE_KIND)
+            before, _ = self._draw(OTHER_KIND if random.random() < 0.7 else ALIKE_KIND)
             self._put(speech, before, start - int(random.uniform(0.02, 0.5) * RATE_HZ) - len(before))
         if random.random() < 0.4:
-            after = self._draw(OTHER_KIND if random.random() < 0.7 else ALIKE_KIND)
+            after, _ = self._draw(OTHER_KIND if random.random() < 0.7 else ALIKE_KIND)
             self._put(speech, after, start + len(clip) + int(random.uniform(0.05, 0.5) * RATE_HZ))
         if kind in (ALONE_KIND, LAST_KIND):
             end = (start + len(clip) - WINDOW) // HOP
             _mark(labels, end - BEFORE_END, end + AFTER_END, IGNORED)
-            _mark(labels, end + FROM_END, end + TO_END, SOMEWHERE)
+            _mark(labels, end + (FROM_RECORDED_END if recorded else FROM_END), end + TO_END, SOMEWHERE)
         elif kind == FIRST_KIND:
             begin = (start - WINDOW) // HOP
             _mark(labels, begin + FIRST_FROM, begin + FIRST_OVER, IGNORED)
             _mark(labels, begin + FIRST_FROM, begin + FIRST_TO, SOMEWHERE)
         return speech, labels
+
+    def _joined(self, recorded: Sequence[np.ndarray]) -> np.ndarray:
+        """(2 * SAMPLES,) of recorded noises, one after the other."""
+        found = np.zeros(0, np.float32)
+        while len(found) < 2 * SAMPLES:
+            found = np.concatenate([found, recorded[int(self._random.integers(len(recorded)))]])
+        return found[: 2 * SAMPLES]
 
     @staticmethod
     def _put(speech: np.ndarray, clip: np.ndarray, start: int) -> None:
@@ -146,6 +171,12 @@ class ExampleMaker:
         noise = self._noises[random.integers(len(self._noises))]
         start = int(random.integers(0, SAMPLES))
         return noise[start : start + SAMPLES]
+
+
+def _group(clip: Clip) -> int:
+    """Which of SPEAKERS says it; the last one has all others."""
+    engine = clip.voice.split("/")[0]
+    return next((at for at, (engines, _) in enumerate(SPEAKERS) if engine in engines), len(SPEAKERS) - 1)
 
 
 def _mark(labels: np.ndarray, start: int, end: int, label: int) -> None:

@@ -20,6 +20,8 @@ CHUNK = 320
 LEAD_S, TAIL_S = 0.6, 0.7
 EARLY_S, LATE_S = 0.3, 0.5
 """A stop is of this word if it is told from so long before its end to so long after."""
+MOST_ALIKE = 800
+"""Words alike that are heard."""
 WANTED_MISSES, WANTED_FALSE = 0.005, 1.0
 """Share of the words, and false stops in 30 minutes of speech and noise."""
 HAZARD = 2.0
@@ -74,17 +76,17 @@ def measure(
     random = np.random.default_rng(seed)
     speech = [clip.samples for clip in clips if clip.kind == OTHER_KIND]
     words: list[Trace] = []
-    said = [clip for clip in clips if clip.kind in (ALONE_KIND, LAST_KIND)]
-    for condition in CONDITIONS:
-        words += [_word(spotter, clip, condition, random, speech) for clip in said]
+    for condition, ratio_db in CONDITIONS:
+        for clip, sound in stop_words(clips, ratio_db, random, speech):
+            words.append(_trace(spotter, clip, condition, sound))
         told(f"{len(words)} words heard")
     others = list(_others(spotter, [clip for clip in clips if clip.kind == OTHER_KIND], random, speech, minutes))
     told(f"{minutes:g} minutes of speech and noise heard")
-    alike = [
-        _word(spotter, clip, CONDITIONS[random.integers(len(CONDITIONS))], random, speech)
-        for clip in clips
-        if clip.kind == ALIKE_KIND
-    ]
+    others_said = [clip for clip in clips if clip.kind == ALIKE_KIND]
+    alike = []
+    for clip in others_said[:: -(-len(others_said) // MOST_ALIKE) or 1]:
+        condition, ratio_db = CONDITIONS[random.integers(len(CONDITIONS))]
+        alike.append(_trace(spotter, clip, condition, _said(clip, ratio_db, random, speech)))
     told(f"{len(alike)} words alike heard")
     return {threshold: _at(threshold, words, others, alike) for threshold in THRESHOLDS}
 
@@ -130,26 +132,43 @@ def _at(threshold: float, words: Sequence[Trace], others: Sequence[Trace], alike
     return found
 
 
-def _word(
-    spotter: Spotter,
-    clip: Clip,
-    condition: tuple[str, float | None],
-    random: np.random.Generator,
-    speech: list[np.ndarray],
-) -> Trace:
-    name, ratio_db = condition
+def stop_words(
+    clips: Sequence[Clip], ratio_db: float | None, random: np.random.Generator, speech: Sequence[np.ndarray]
+) -> Iterator[tuple[Clip, np.ndarray]]:
+    """Each clip that ends with the stop word, and its sound with silence around it, as `heard` gives it."""
+    for clip in clips:
+        if clip.kind in (ALONE_KIND, LAST_KIND):
+            yield clip, _said(clip, ratio_db, random, speech)
+
+
+def end_s(clip: Clip) -> float:
+    """When what is said has ended in the sound that `stop_words` gives."""
+    return LEAD_S + len(clip.samples) / RATE_HZ
+
+
+def _said(clip: Clip, ratio_db: float | None, random: np.random.Generator, speech: Sequence[np.ndarray]) -> np.ndarray:
     lead, tail = (np.zeros(int(seconds * RATE_HZ), np.float32) for seconds in (LEAD_S, TAIL_S))
-    sound = heard(np.concatenate([lead, clip.samples, tail]), ratio_db, random, speech)
-    end_s = LEAD_S + len(clip.samples) / RATE_HZ
-    return Trace(name, clip.voice, scores(spotter, sound), end_s, ((end_s, f"{clip.voice}: {clip.text}"),))
+    return heard(np.concatenate([lead, clip.samples, tail]), ratio_db, random, speech, room=not clip.recorded)
+
+
+def _trace(spotter: Spotter, clip: Clip, condition: str, sound: np.ndarray) -> Trace:
+    texts = ((end_s(clip), f"{clip.voice}: {clip.text}"),)
+    return Trace(condition, clip.voice, scores(spotter, sound), end_s(clip), texts)
 
 
 def heard(
-    sound: np.ndarray, ratio_db: float | None, random: np.random.Generator, speech: Sequence[np.ndarray]
+    sound: np.ndarray,
+    ratio_db: float | None,
+    random: np.random.Generator,
+    speech: Sequence[np.ndarray],
+    room: bool = True,
 ) -> np.ndarray:
-    """Speech (n,) as it comes to a microphone in a room, with a noise so much weaker; None: a quiet room."""
-    room = impulse_response(random, random.uniform(0.15, 0.6), random.uniform(0, 12))
-    sound = in_room(sound, room)
+    """Speech (n,) as it comes to a microphone in a room, with a noise so much weaker; None: a quiet room.
+
+    What was recorded in a room already takes `room` False.
+    """
+    if room:
+        sound = in_room(sound, impulse_response(random, random.uniform(0.15, 0.6), random.uniform(0, 12)))
     if ratio_db is not None:
         names = [*NOISES, "babble"]
         name = names[random.integers(len(names))]
@@ -190,5 +209,6 @@ def _others(
         name, ratio_db = CONDITIONS[random.integers(len(CONDITIONS))]
         ends = np.cumsum([len(clip.samples) + len(gap) for clip, gap in zip(said, pause, strict=True)]) / RATE_HZ
         texts = tuple((float(end_s), f"{clip.voice}: {clip.text}") for end_s, clip in zip(ends, said, strict=True))
-        yield Trace(name, "", scores(spotter, heard(sound, ratio_db, random, speech)), texts=texts)
+        room = not any(clip.recorded for clip in said)
+        yield Trace(name, "", scores(spotter, heard(sound, ratio_db, random, speech, room)), texts=texts)
         heard_s += len(sound) / RATE_HZ

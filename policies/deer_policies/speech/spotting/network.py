@@ -48,8 +48,12 @@ class SpotterNetwork(nn.Module):
             wide: (batch, frames, bands) features.
             narrow: (batch, frames, bands) of the same sound; at least `FRAMES` frames.
         """
+        return self.judged(wide, self.embedding.begun(narrow))
+
+    def judged(self, wide: torch.Tensor, begun: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The same, of what the embedding's frozen layers have made of the narrow features."""
         stack = self.stack(wide)[:, FRAMES - 1 :: STEP]
-        heard = self.norm(self.embedding(narrow))[..., : stack.shape[1]]
+        heard = self.norm(self.embedding.ended(begun))[..., : stack.shape[1]]
         heard = F.pad(heard, ((self.config.head_kernel - 1) * self.config.head_dilation, 0))
         both = torch.cat([heard, F.pad(stack.transpose(1, 2), (heard.shape[2] - stack.shape[1], 0))], 1)
         hidden = F.relu(self.hidden_norm(self.hidden(both)))
@@ -95,12 +99,19 @@ class _Embedding(nn.Module):
             self.weights.append(nn.Parameter(made, requires_grad=at >= FROZEN))
             self.biases.append(nn.Parameter(torch.from_numpy(bias.copy()), requires_grad=at >= FROZEN))
 
-    def forward(self, narrow: torch.Tensor) -> torch.Tensor:
-        """(batch, DIM, steps) of narrow features (batch, frames, bands)."""
-        x = narrow[:, None].contiguous(memory_format=torch.channels_last)
-        for layer, weight, bias in zip(LAYERS, self.weights, self.biases, strict=True):
+    @torch.no_grad()
+    def begun(self, narrow: torch.Tensor) -> torch.Tensor:
+        """(batch, channels, steps, bands): what the frozen layers make of narrow features (batch, frames, bands)."""
+        return self._through(narrow[:, None].contiguous(memory_format=torch.channels_last), slice(FROZEN))
+
+    def ended(self, begun: torch.Tensor) -> torch.Tensor:
+        """(batch, DIM, steps): what the others make of that."""
+        return self._through(begun, slice(FROZEN, None))[..., 0]
+
+    def _through(self, x: torch.Tensor, part: slice) -> torch.Tensor:
+        for layer, weight, bias in zip(LAYERS[part], self.weights[part], self.biases[part], strict=True):
             x = _convolved(x, layer, weight, bias)
-        return x[..., 0]
+        return x
 
 
 def _convolved(x: torch.Tensor, layer: Layer, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:

@@ -24,7 +24,7 @@ SUREST = 2
 """Steps of a word that are to say so."""
 ALONE_SHARE = 0.3
 """Weight of what each part of the network says alone."""
-PHASE, TIMES = 256, 2
+PHASE, TIMES = 240, 3
 """Updates from one checkpoint to the next, and how often they see the examples that were made for them."""
 WORKERS = 2
 """Processes that make examples; the network waits meanwhile, as it is slow beside them on two cores."""
@@ -42,7 +42,7 @@ class SpotterRecipe:
         seed: of weights and examples.
     """
 
-    steps: int = 12 * PHASE
+    steps: int = 25 * PHASE
     batch: int = 64
     learning_rate: float = 3e-3
     embedding_rate: float = 5e-4
@@ -103,12 +103,13 @@ def train(
     network.train()
     while step < recipe.steps:
         phase = step // PHASE
-        examples = _made(clips, recipe, phase)
+        wide, narrow, labels = _made(clips, recipe, phase)
+        begun = [network.embedding.begun(part.float()).half() for part in narrow.split(recipe.batch)]
+        examples = TensorDataset(wide, torch.cat(begun), labels)
         order = torch.Generator().manual_seed(recipe.seed + phase)
         for _ in range(TIMES):
-            for wide, narrow, labels in DataLoader(examples, recipe.batch, shuffle=True, generator=order):
-                wanted = labels.long()
-                together, alone = network(wide.float(), narrow.float())
+            for heard, first, wanted in DataLoader(examples, recipe.batch, shuffle=True, generator=order):
+                together, alone = network.judged(heard.float(), first.float())
                 value = loss(together, wanted, recipe.stop_weight)
                 parts = sum((loss(each, wanted, recipe.stop_weight) for each in alone), torch.zeros(()))
                 optimiser.zero_grad()
@@ -131,14 +132,15 @@ def _keep(path: Path, parts: dict[str, Any], step: int, recipe: SpotterRecipe) -
     fresh.replace(path)
 
 
-def _made(clips: Sequence[Clip], recipe: SpotterRecipe, phase: int) -> TensorDataset:
-    """The examples of a phase, always the same for a seed; processes of their own make them."""
+def _made(clips: Sequence[Clip], recipe: SpotterRecipe, phase: int) -> list[torch.Tensor]:
+    """Features, wide and narrow, and labels of a phase's examples, always the same for a seed; processes of their own
+    make them."""
     count, rest = divmod(PHASE * recipe.batch // TIMES, WORKERS)
     shares = [((recipe.seed, phase, at), count + (at < rest)) for at in range(WORKERS)]
     # Handed over by the fork: to send gigabytes of speech takes longer than to make the examples.
     with multiprocessing.get_context("fork").Pool(WORKERS, _take, (clips,)) as pool:
         parts = pool.starmap(_share, shares, chunksize=1)
-    return TensorDataset(*(torch.from_numpy(np.concatenate(arrays)) for arrays in zip(*parts, strict=True)))
+    return [torch.from_numpy(np.concatenate(arrays)) for arrays in zip(*parts, strict=True)]
 
 
 _clips: list[Clip] = []

@@ -13,6 +13,8 @@ RATE_HZ = 24_000
 STYLE_DIM = 256
 LONGEST = 500
 """Phonemes of one sentence."""
+BRITISH = "b"
+"""How the names of British voices begin."""
 TRIES = 8
 
 
@@ -21,7 +23,8 @@ class Kokoro:
 
     Names with a comma between them, as upstream has it, are one voice more, the mean of theirs: af_bella,am_adam.
 
-    The phonemes are Hibari's, which has the same alphabet; voices of other languages speak English with an accent.
+    The phonemes are Hibari's, which has the same alphabet and is American; voices of other languages speak English with
+    an accent.
     """
 
     def __init__(self) -> None:
@@ -42,7 +45,10 @@ class Kokoro:
 
     def say(self, text: str, voice: str = "af_heart", speed: float = 1.0) -> np.ndarray:
         """See `Synthesiser`."""
-        parts = [self._sentence(phonemes, voice, speed) for phonemes in self._phonemes.phonemize(text)]
+        sentences = self._phonemes.phonemize(text)
+        if all(name.startswith(BRITISH) for name in voice.split(",")):
+            sentences = [british(phonemes) for phonemes in sentences]
+        parts = [self._sentence(phonemes, voice, speed) for phonemes in sentences]
         return resampled(np.concatenate(parts or [np.zeros(0, np.float32)]), RATE_HZ)
 
     def _sentence(self, phonemes: str, voice: str, speed: float) -> np.ndarray:
@@ -69,3 +75,13 @@ class Kokoro:
             data = np.fromfile(self._folder / "voices" / f"{voice}.bin", np.float32)
             self._styles[voice] = data.reshape(-1, 1, STYLE_DIM)
         return self._styles[voice]
+
+
+def british(phonemes: str) -> str:
+    """American phonemes with the vowels of 'stop' and 'start' that British voices know; with the others they say
+    'starp'."""
+    return (
+        phonemes.replace("\u0251\u0279", "\u0251\u02d0")
+        .replace("\u0251", "\u0252")
+        .replace("\u0252\u02d0", "\u0251\u02d0")
+    )

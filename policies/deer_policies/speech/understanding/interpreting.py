@@ -109,6 +109,11 @@ _QUESTION = _CALL + (
 )
 
 
+def says_stop(transcript: Transcript) -> bool:
+    """Whether any reading has a word that stops: it is never wrong to hold still."""
+    return any(re.search(_WORDS[0][1], put_right(each.text)) for each in transcript.alternatives)
+
+
 @dataclass
 class Interpreter:
     """Reads utterances; remembers the question that it asked last.
@@ -141,8 +146,7 @@ class Interpreter:
         if not readings or not readings[0][0]:
             return Meaning(Intent.NOTHING, "", score=0.0)
         text = readings[0][0]
-        # A stop is taken from any reading: it is never wrong to hold still.
-        if any(re.search(_WORDS[0][1], reading) for reading, _ in readings):
+        if says_stop(transcript):
             return Meaning(Intent.STOP, text)
         if transcript.confidence < self.settings.confidence:
             return Meaning(Intent.NOTHING, text, score=transcript.confidence)
