@@ -8,8 +8,10 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from deer_policies.speech.audio import RATE_HZ, write_wav
 from deer_ros import graph, launching
 from deer_ros.bringup import free_domain_id
 from deer_ros.client import StackClient
@@ -65,7 +67,7 @@ def overlay(tmp_path):
     (index / "deer_ros").touch()
     scripts = tmp_path / "lib" / "deer_ros"
     scripts.mkdir(parents=True)
-    for name in ("simulator", "safety", "policy", "supervisor"):
+    for name in ("simulator", "safety", "policy", "microphone", "stop_word", "speech", "voice", "supervisor"):
         script = scripts / f"{name}_node"
         script.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m deer_ros.nodes.{name}_node "$@"\n')
         script.chmod(0o755)
@@ -161,6 +163,32 @@ def test_in_a_namespace_all_nodes_become_active_too(overlay, tiny_checkpoint, tm
         while "[left.supervisor]: all nodes are active" not in launched.log.read_text():
             assert time.monotonic() < deadline, launched.log.read_text()
             time.sleep(0.2)
+    finally:
+        launched.end()
+
+
+@WITH_LAUNCH
+@pytest.mark.slow
+def test_the_voice_is_launched_and_each_of_its_nodes_comes_back(overlay, tmp_path):
+    write_wav(tmp_path / "quiet.wav", np.zeros(300 * RATE_HZ, np.float32))
+    sound = ("source:=file", f"file:={tmp_path / 'quiet.wav'}", "output:=topic", "recogniser:=grammar")
+    launched = Launched("voice", overlay, tmp_path / "launch.log", *sound)
+
+    def until_active(times):
+        deadline = time.monotonic() + 60.0
+        while launched.log.read_text().count("all nodes are active") < times:
+            assert time.monotonic() < deadline, launched.log.read_text()
+            time.sleep(0.2)
+
+    try:
+        until_active(1)
+        names = [node.name for node in graph.BRINGUPS["voice"].nodes]
+        for times, name in enumerate(names, 2):
+            (process,) = launched.pids(name)
+            os.kill(process, signal.SIGKILL)
+            until_active(times)
+        assert launched.end() == 0
+        assert [launched.pids(name) for name in names] == [[]] * len(names)
     finally:
         launched.end()
 
