@@ -22,7 +22,7 @@ from deer_policies.speech.audio import RATE_HZ
 from deer_policies.speech.recognition.engine import Recogniser, make_recogniser
 from deer_policies.speech.spotting.corpus import OTHER_KIND, Clip, voices
 from deer_policies.speech.spotting.listening import read_understood
-from deer_policies.speech.spotting.measurement import CONDITIONS, Trace, end_s, scores, stop_words
+from deer_policies.speech.spotting.measurement import CONDITIONS, end_s, stop_words, trace
 from deer_policies.speech.spotting.recordings import TEST, read_recordings
 from deer_policies.speech.spotting.spotter import Spotter
 from deer_policies.speech.understanding.interpreting import says_stop
@@ -41,8 +41,7 @@ def measured(spotter: Spotter, recogniser: Recogniser, clips: Sequence[Clip], se
     for condition, ratio_db in CONDITIONS:
         for clip, sound in stop_words(clips, ratio_db, random, speech):
             found["words"] += 1
-            trace = Trace(condition, clip.voice, scores(spotter, sound), end_s(clip))
-            if trace.delay_s(spotter.config.threshold) is not None:
+            if trace(spotter, clip, condition, sound).delay_s(spotter.config.threshold) is not None:
                 continue
             found["missed by the spotter"] += 1
             silence = 1e-4 * random.standard_normal(int(TAIL_S * RATE_HZ)).astype(np.float32)

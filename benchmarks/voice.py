@@ -167,6 +167,33 @@ def scored(
     )
 
 
+class ReadOnce:
+    """A judge and an embedder that read each text once, however many thresholds are tried."""
+
+    def __init__(self, judge: CheckpointJudge, embedder: MiniLm) -> None:
+        self._judge, self._embedder = judge, embedder
+        self.tasks = judge.tasks
+        self._judged: dict[str, np.ndarray] = {}
+        self._embedded: dict[str, np.ndarray] = {}
+
+    def probabilities(self, texts: Sequence[str]) -> np.ndarray:
+        """See `SkillJudge`."""
+        return _of_each(texts, self._judged, self._judge.probabilities)
+
+    def embed(self, texts: Sequence[str]) -> np.ndarray:
+        """See `Embedder`."""
+        return _of_each(texts, self._embedded, self._embedder.embed)
+
+
+def _of_each(
+    texts: Sequence[str], known: dict[str, np.ndarray], read: Callable[[Sequence[str]], np.ndarray]
+) -> np.ndarray:
+    fresh = [text for text in dict.fromkeys(texts) if text not in known]
+    if fresh:
+        known.update(zip(fresh, np.asarray(read(fresh)), strict=True))
+    return np.stack([known[text] for text in texts])
+
+
 def rescored(interpreter: Interpreter, heard_items: Sequence[Any], settings: InterpreterSettings) -> list[Scored]:
     """The same transcripts with other thresholds."""
     interpreter.settings = settings
@@ -187,13 +214,12 @@ def main() -> None:
     arguments = parser.parse_args()
     work = arguments.work / ("tuning" if arguments.tuning else "test")
     said = items(arguments.tuning, arguments.seed, arguments.commands, arguments.outside)
-    judge = CheckpointJudge(arguments.policy)
-    examples = {task: example_sentences(task) for task in judge.tasks}
-    embedder = MiniLm()
+    reader = ReadOnce(CheckpointJudge(arguments.policy), MiniLm())
+    examples = {task: example_sentences(task) for task in reader.tasks}
     found: dict[str, Any] = {"commit": commit(), "seed": arguments.seed, "tuning": arguments.tuning}
     for name in arguments.recognisers:
         heard_items = list(transcribed(said, name, work, arguments.seed, lambda text: print(text, flush=True)))
-        interpreter = Interpreter(judge, embedder, examples)
+        interpreter = Interpreter(reader, reader, examples)
         results = [scored(interpreter, *each) for each in heard_items]
         print(f"\n{name}\n\n{table(results)}\n")
         if arguments.tuning:
@@ -202,7 +228,7 @@ def main() -> None:
         found[name] = {"scores": described(results), "cpu_s": float(np.mean(cpu))}
         print(f"CPU of the recogniser for an utterance: {1e3 * np.mean(cpu):.0f} ms")
     if not arguments.tuning:
-        interpreter = Interpreter(judge, embedder, examples)
+        interpreter = Interpreter(reader, reader, examples)
         for name in arguments.recognisers:
             recogniser = make_recogniser(name, [text for task in TASKS for text in example_sentences(task)])
             found[name]["people"] = _people(recogniser, interpreter, arguments.recordings)

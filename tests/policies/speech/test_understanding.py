@@ -127,6 +127,16 @@ def test_readings_of_one_task_add_up_and_others_do_not(interpreter, judge):
     assert (one.intent, one.tasks, one.score) == (Intent.NOTHING, ("open_drawer",), pytest.approx(0.27))
 
 
+@pytest.mark.parametrize("first", ["open the drawer", "lift the red block and then open the drawer"])
+@pytest.mark.parametrize(("share", "intent"), [(0.05, Intent.INSTRUCTION), (0.1, Intent.NOTHING)])
+def test_an_order_that_may_have_been_a_ban_is_none(interpreter, judge, first, share, intent):
+    judge.sure = 1.0
+    readings = (Alternative(first, 1.0 - share), Alternative("never open the drawer", share))
+    assert interpreter.interpret(Transcript(readings, 0.9, "test")).intent is intent
+    interpreter.settings = InterpreterSettings(doubt=0.0)
+    assert interpreter.interpret(said(first)).intent is Intent.INSTRUCTION, "nobody said not to"
+
+
 @pytest.mark.parametrize("text", ["open the drawer", "go on", "think harder", "what are you doing"])
 def test_what_was_hardly_understood_is_not_taken(interpreter, text):
     assert interpreter.interpret(said(text, confidence=0.05)).intent is Intent.NOTHING

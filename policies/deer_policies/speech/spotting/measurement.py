@@ -19,7 +19,8 @@ CHUNK = 320
 """Samples that come at once (20 ms)."""
 LEAD_S, TAIL_S = 0.6, 0.7
 EARLY_S, LATE_S = 0.3, 0.5
-"""A stop is of this word if it is told from so long before its end to so long after."""
+"""A stop is of this word if it is told from so long before its end to so long after; of a recorded word, whose end may
+have been found late, from its beginning on."""
 MOST_ALIKE = 800
 """Words alike that are heard."""
 WANTED_MISSES, WANTED_FALSE = 0.005, 1.0
@@ -38,6 +39,7 @@ class Trace:
         scores: the greatest of each 20 ms.
         end_s: when the word ends, from the beginning of the sound.
         texts: what is said when: time of the end, and voice and text.
+        early_s: how long before the end of the word a stop is of it already.
     """
 
     condition: str
@@ -45,6 +47,7 @@ class Trace:
     scores: np.ndarray
     end_s: float = 0.0
     texts: tuple[tuple[float, str], ...] = ()
+    early_s: float = EARLY_S
 
     def stops(self, threshold: float) -> list[float]:
         """Times in s at which a stop is told: at the end of the 20 ms in which it is heard; not again for a while."""
@@ -58,7 +61,7 @@ class Trace:
     def delay_s(self, threshold: float) -> float | None:
         """From the end of the word to the stop that is of it; None if it is missed."""
         delays = [time_s - self.end_s for time_s in self.stops(threshold)]
-        return next((delay for delay in delays if -EARLY_S <= delay <= LATE_S), None)
+        return next((delay for delay in delays if -self.early_s <= delay <= LATE_S), None)
 
 
 def measure(
@@ -78,7 +81,7 @@ def measure(
     words: list[Trace] = []
     for condition, ratio_db in CONDITIONS:
         for clip, sound in stop_words(clips, ratio_db, random, speech):
-            words.append(_trace(spotter, clip, condition, sound))
+            words.append(trace(spotter, clip, condition, sound))
         told(f"{len(words)} words heard")
     others = list(_others(spotter, [clip for clip in clips if clip.kind == OTHER_KIND], random, speech, minutes))
     told(f"{minutes:g} minutes of speech and noise heard")
@@ -86,7 +89,7 @@ def measure(
     alike = []
     for clip in others_said[:: -(-len(others_said) // MOST_ALIKE) or 1]:
         condition, ratio_db = CONDITIONS[random.integers(len(CONDITIONS))]
-        alike.append(_trace(spotter, clip, condition, _said(clip, ratio_db, random, speech)))
+        alike.append(trace(spotter, clip, condition, _said(clip, ratio_db, random, speech)))
     told(f"{len(alike)} words alike heard")
     return {threshold: _at(threshold, words, others, alike) for threshold in THRESHOLDS}
 
@@ -151,9 +154,11 @@ def _said(clip: Clip, ratio_db: float | None, random: np.random.Generator, speec
     return heard(np.concatenate([lead, clip.samples, tail]), ratio_db, random, speech, room=not clip.recorded)
 
 
-def _trace(spotter: Spotter, clip: Clip, condition: str, sound: np.ndarray) -> Trace:
+def trace(spotter: Spotter, clip: Clip, condition: str, sound: np.ndarray) -> Trace:
+    """How a clip's sound, as `stop_words` gives it, scores."""
     texts = ((end_s(clip), f"{clip.voice}: {clip.text}"),)
-    return Trace(condition, clip.voice, scores(spotter, sound), end_s(clip), texts)
+    early_s = max(EARLY_S, len(clip.samples) / RATE_HZ) if clip.recorded else EARLY_S
+    return Trace(condition, clip.voice, scores(spotter, sound), end_s(clip), texts, early_s)
 
 
 def heard(

@@ -75,6 +75,7 @@ class InterpreterSettings:
         ask: least score of the tasks between which the robot asks.
         near, far: cosine to the nearest example at which a text is surely, or surely not, about a task.
         confidence: least confidence of the transcript.
+        doubt: share of readings that say what is not to be done, at which an order is none.
     """
 
     accept: float = 0.6
@@ -82,9 +83,10 @@ class InterpreterSettings:
     near: float = 0.8
     far: float = 0.5
     confidence: float = 0.15
+    doubt: float = 0.1
 
     def __post_init__(self) -> None:
-        for name in ("accept", "ask", "near", "far", "confidence"):
+        for name in ("accept", "ask", "near", "far", "confidence", "doubt"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be in [0, 1]")
         if self.far >= self.near:
@@ -175,10 +177,12 @@ class Interpreter:
 
     def _instruction(self, readings: Sequence[tuple[str, float]]) -> Meaning:
         text = readings[0][0]
+        if self._doubted(readings):
+            return Meaning(Intent.NOTHING, text, score=0.0)
         parts = [part for part in re.split(r"\b(?:and then|after that|then)\b", text) if len(part.split()) > 1]
         if len(parts) > 1:
             return self._sequence(text, parts)
-        if slots.negated(text) or slots.told(text):
+        if slots.told(text):
             return Meaning(Intent.NOTHING, text, score=0.0)
         colour, _ = slots.placed(text)
         if colour:
@@ -193,6 +197,11 @@ class Interpreter:
         if score >= self.settings.accept:
             return self._accepted(text, task, score, colour)
         return self._completed(text) or self._between(text, totals)
+
+    def _doubted(self, readings: Sequence[tuple[str, float]]) -> bool:
+        """Whether something that is not to be done may have been said: "never" is easily heard as "then"."""
+        negated = [probability for reading, probability in readings if slots.negated(reading)]
+        return slots.negated(readings[0][0]) or (bool(negated) and sum(negated) >= self.settings.doubt)
 
     def _completed(self, text: str) -> Meaning | None:
         """Asks for what a text leaves open, if it would be clear with it."""
