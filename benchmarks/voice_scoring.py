@@ -105,7 +105,7 @@ def sweep(run: Callable[[InterpreterSettings], list[Scored]]) -> str:
         "|---|---|---|---|---|---|---|---|",
     ]
     for accept, (near, far), confidence in itertools.product(
-        (0.4, 0.5, 0.6, 0.7), ((0.8, 0.5), (0.7, 0.4), (0.75, 0.55)), (0.0, 0.15, 0.3)
+        (0.5, 0.6, 0.65, 0.7, 0.75, 0.8), ((0.8, 0.5), (0.7, 0.4), (0.75, 0.55)), (0.15, 0.3)
     ):
         settings = InterpreterSettings(accept=accept, ask=min(0.5, accept), near=near, far=far, confidence=confidence)
         found = _rates(run(settings))

@@ -88,9 +88,9 @@ class SpeechNode(ManagedNode):
         self._policy = text(self, "policy", "deer-nano", "name or path of the policy whose skills are meant")
         self._saving_share = number(self, "saving_share", 0.4, 0.05, 1.0, "of the language model after 'save power'")
         self._settings = InterpreterSettings(
-            accept=number(self, "accept", 0.6, 0.0, 1.0, "least score of an instruction"),
+            accept=number(self, "accept", 0.5, 0.0, 1.0, "least score of an instruction"),
             ask=number(self, "ask", 0.5, 0.0, 1.0, "least score of what the robot asks about"),
-            confidence=number(self, "confidence", 0.15, 0.0, 1.0, "least confidence of the recogniser"),
+            confidence=number(self, "confidence", 0.3, 0.0, 1.0, "least confidence of the recogniser"),
         )
         self._silence_s = number(self, "silence_s", 0.5, 0.1, 3.0, "so much silence ends an utterance")
         self._inbox = ExecutorInbox(self)

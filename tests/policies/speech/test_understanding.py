@@ -101,6 +101,7 @@ def test_an_instruction_is_taken(interpreter, text, task):
         ("do not open the drawer", Intent.NOTHING),
         ("never open the drawer", Intent.NOTHING),
         ("the drawer was open this morning", Intent.NOTHING),
+        ("there is no drawer", Intent.NOTHING),
         ("make me a coffee", Intent.NOTHING),
         ("", Intent.NOTHING),
     ],
@@ -268,3 +269,22 @@ def test_words_are_counted_and_put_right():
     assert put_right("open the draw") == "open the drawer"
     assert word_errors("open the drawer", "open a drawer now") == (2, 3)
     assert word_errors("stop", "") == (1, 1)
+
+
+@pytest.mark.parametrize(
+    "text", ["lift the red block inside the door", "lift the red block from the door", "lift the red block inside"]
+)
+def test_a_place_that_may_have_been_the_drawer_is_asked_about(text):
+    class Lifts(Judge):
+        tasks = ("lift_red_block_table", "lift_red_block_slider", "lift_red_block_drawer")
+
+        def probabilities(self, texts):
+            return np.tile([0.05, 0.95, 0.0, 0.0], (len(texts), 1))
+
+    interpreter = Interpreter(Lifts(), None, {task: [task] for task in Lifts.tasks})
+    meaning = interpreter.interpret(said(text))
+    assert (meaning.intent, meaning.reply) == (Intent.UNSURE, "in the cabinet or drawer?")
+    answer = interpreter.interpret(said("the drawer"))
+    assert (answer.intent, answer.tasks) == (Intent.INSTRUCTION, ("lift_red_block_drawer",))
+    sure = interpreter.interpret(said("lift the red block from the sliding door"))
+    assert (sure.intent, sure.tasks) == (Intent.INSTRUCTION, ("lift_red_block_slider",))

@@ -78,11 +78,11 @@ class InterpreterSettings:
         doubt: share of readings that say what is not to be done, at which an order is none.
     """
 
-    accept: float = 0.6
+    accept: float = 0.5
     ask: float = 0.5
-    near: float = 0.8
-    far: float = 0.5
-    confidence: float = 0.15
+    near: float = 0.7
+    far: float = 0.4
+    confidence: float = 0.3
     doubt: float = 0.1
 
     def __post_init__(self) -> None:

@@ -29,7 +29,7 @@ _CHOICES = {
     "light": lambda values: f"the {_either([_LIGHTS[value] for value in values])} light?",
     "switch": lambda values: f"{_either(values)}?",
     "door": lambda values: f"{_either(values)} it?",
-    "place": lambda values: f"the one in the {_either([value.replace('slider', 'cabinet') for value in values])}?",
+    "place": lambda values: f"in the {_either([value.replace('slider', 'cabinet') for value in values])}?",
 }
 
 

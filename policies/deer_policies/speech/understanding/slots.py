@@ -21,7 +21,7 @@ _VALUES: Mapping[str, Mapping[str, str]] = {
     "switch": {"on": r"on|lit|bright|burning|shine|shining|light up|lights up|glow", "off": r"off|out|dark|kill"},
     "door": {"open": r"open|opened|pull|out|slide", "close": r"close|closed|shut|push|in|back|shove"},
     "place": {
-        "slider": r"cabinet|slider|sliding|door|shelf|cupboard",
+        "slider": r"cabinet|slider|sliding|shelf|cupboard",
         "drawer": r"drawer",
         "table": r"table|tabletop|desk",
     },
@@ -45,8 +45,10 @@ _OTHER_COLOUR = (
 )
 _NEGATED = (
     r"\b(?:don't|do not|never|without|avoid|refuse|forbid|not allowed|no need|nobody|wouldn't|mustn't|shouldn't"
-    r"|didn't|doesn't|isn't|won't|no more)\b"
+    r"|didn't|doesn't|isn't|won't|no more|there (?:is|are) no)\b"
 )
+_SOMEWHERE = r"\b(?:in|into|inside|within|from|out of|side of) (?:the |that |this )?door\b|\b(?:inside|inside of|into)$"
+"""A place that was not understood: "drawer" is easily lost, or heard as "door", and in a door there is no room."""
 _SIDEWAYS = r"\b(?:push|slide|move|shift|shove|nudge|rotate|turn|spin|twist|swivel)\b"
 _ELSEWHERE = r"\b(?:up|upwards?|down|downwards?|towards?|away|off|onto|on|in|into|out|under|behind|against|from)\b"
 _TOLD = (
@@ -119,8 +121,9 @@ def contradicts(text: str, task: str) -> bool:
 
 def unnamed(text: str, task: str) -> tuple[str, ...]:
     """Slots that the task needs and a normalised text does not name."""
-    said = named(text)
-    return tuple(slot for slot in of_task(task).required if not said[slot])
+    said, slots = named(text), of_task(task)
+    missing = tuple(slot for slot in slots.required if not said[slot])
+    return (*missing, "place") if "place" in slots.values and re.search(_SOMEWHERE, text) else missing
 
 
 def negated(text: str) -> bool:
@@ -174,11 +177,13 @@ def _without(task: str, value: str) -> str:
 
 
 def siblings(task: str, slot: str, tasks: Sequence[str]) -> list[str]:
-    """The tasks that differ from one at most in a slot."""
+    """The tasks that differ from one at most in a slot; nothing is in the table."""
     own = of_task(task).values.get(slot, "")
     frame = _without(task, own)
     return [
         other
         for other in tasks
-        if slot in of_task(other).values and _without(other, of_task(other).values[slot]) == frame
+        if slot in of_task(other).values
+        and not (slot == "place" and of_task(other).values[slot] == "table")
+        and _without(other, of_task(other).values[slot]) == frame
     ]
