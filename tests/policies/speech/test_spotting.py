@@ -12,7 +12,7 @@ from deer_policies.model_store.store import ModelStore
 from deer_policies.speech.audio import RATE_HZ, trimmed
 from deer_policies.speech.features import FFT, HOP, NARROW, WIDE, WINDOW
 from deer_policies.speech.scenes.noises import NOISES
-from deer_policies.speech.spotting import corpus, embedding, examples, training
+from deer_policies.speech.spotting import corpus, embedding, examples, measurement, training
 from deer_policies.speech.spotting.config import SpotterConfig
 from deer_policies.speech.spotting.corpus import (
     ALIKE_KIND,
@@ -260,11 +260,11 @@ def test_what_was_said_is_kept(tmp_path):
     texts = [(ALONE_KIND, "stop!", 1.0), (OTHER_KIND, "open the drawer", 1.2)]
     assert corpus.speak(tmp_path, "pico", "en-US", texts)
     assert not corpus.speak(tmp_path, "pico", "en-US", texts)
-    found = corpus.read(tmp_path, [("pico", "en-US")])
+    found = corpus.read_voice(tmp_path, "pico", "en-US")
     assert [(each.kind, each.text) for each in found] == [(ALONE_KIND, "stop!"), (OTHER_KIND, "open the drawer")]
     assert 0.2 * RATE_HZ < len(found[0].samples) < RATE_HZ
     with pytest.raises(ConfigError, match="has not spoken yet"):
-        corpus.read(tmp_path, [("pico", "en-GB")])
+        corpus.read_voice(tmp_path, "pico", "en-GB")
 
 
 @pytest.fixture(scope="module")
@@ -307,6 +307,25 @@ def test_the_bundled_network_does_not_hear_it_in_other_words(pico, text):
     spotter = Spotter.load()
     heard_scores = scores(spotter, heard(said(pico, text), None, np.random.default_rng(1), []))
     assert heard_scores.max() < spotter.config.threshold
+
+
+@pytest.mark.parametrize(("voice", "heard_at"), [("people/one", True), ("made/up", False)])
+def test_a_stop_is_of_a_recorded_word_from_its_beginning_on(monkeypatch, voice, heard_at):
+    said = replace(clip(ALONE_KIND, 0.8), voice=voice)
+    peak = np.zeros(110)
+    peak[int((measurement.LEAD_S + 0.1) * 50)] = 1.0
+    monkeypatch.setattr(measurement, "scores", lambda spotter, sound: peak)
+    found = measurement.trace(None, said, "clean", np.zeros(1, np.float32))
+    assert (found.delay_s(0.5) is not None) is heard_at
+
+
+def test_what_was_recorded_in_a_room_is_not_put_into_another(monkeypatch):
+    rooms = []
+    monkeypatch.setattr(measurement, "in_room", lambda sound, room: rooms.append(len(sound)) or sound)
+    for voice, count in (("people/one", 0), ("made/up", 1)):
+        said = [replace(clip(ALONE_KIND), voice=voice)]
+        assert len(list(measurement.stop_words(said, None, np.random.default_rng(0), []))) == 1
+        assert len(rooms) == count
 
 
 class Scoring:

@@ -1,5 +1,7 @@
 """Speech for the stop word: recordings of people, and clips that an engine may have garbled."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -63,6 +65,17 @@ def test_the_folder_says_what_is_said(tmp_path):
     assert all(clip.recorded for clip in found.values())
     assert [clip.voice for clip in read_recordings([tmp_path], TEST)] == [f"people/{of_part(TEST)}"]
     assert read_recordings([tmp_path], TUNING) == []
+
+
+def test_a_person_is_the_same_in_a_folder_of_mixed_words():
+    names = ("stop/43fc47a7_nohash_0.wav", "_unknown_/dog_43fc47a7_nohash_1.wav")
+    assert {recordings.speaker(Path(name)) for name in names} == {"43fc47a7"}
+    assert recordings.speaker(Path("clean/0075d273-51bb.wav")) == "0075d273-51bb"
+
+
+def test_a_recording_of_nothing_is_left_out(tmp_path):
+    write_wav(tmp_path / "_silence_" / f"{of_part(TEST)}.wav", np.zeros(RATE_HZ, np.float32))
+    assert read_recordings([tmp_path], TEST) == []
 
 
 def test_copies_of_a_recording_are_one(tmp_path):

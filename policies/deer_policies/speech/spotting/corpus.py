@@ -81,11 +81,11 @@ def blends(names: Sequence[str]) -> list[str]:
 
 def speak(folder: Path, engine: str, voice: str, texts: Sequence[tuple[str, str, float]]) -> bool:
     """Writes a voice's clips of (kind, text, speed), unless they are there; returns whether it did."""
-    path = _path(folder, engine, voice)
+    path = stored(folder, engine, voice)
     wanted = json.dumps(texts)
     if path.is_file():
-        with np.load(path) as stored:
-            if str(stored["texts"]) == wanted:
+        with np.load(path) as kept:
+            if str(kept["texts"]) == wanted:
                 return False
     synthesiser = make_synthesiser(engine)
     said = [to_pcm(_said(synthesiser, text, voice, speed)) for _, text, speed in texts]
@@ -106,22 +106,18 @@ def _said(synthesiser: Synthesiser, text: str, voice: str, speed: float) -> np.n
     return samples / max(1e-6, float(np.abs(samples).max(initial=0.0))) * 0.9
 
 
-def _path(folder: Path, engine: str, voice: str) -> Path:
+def stored(folder: Path, engine: str, voice: str) -> Path:
+    """The file of a voice."""
     return folder / f"{engine}-{voice.replace('+', '_')}.npz"
 
 
-def read(folder: Path, chosen: Sequence[tuple[str, str]]) -> list[Clip]:
-    """The clips of some voices. Raises ConfigError if one has not spoken yet."""
-    return [clip for engine, voice in chosen for clip in read_voice(folder, engine, voice)]
-
-
 def read_voice(folder: Path, engine: str, voice: str) -> list[Clip]:
-    """The same, of one voice."""
-    path = _path(folder, engine, voice)
+    """The clips of a voice. Raises ConfigError if it has not spoken yet."""
+    path = stored(folder, engine, voice)
     if not path.is_file():
         raise ConfigError(f"{path} is missing: voice {voice} of {engine} has not spoken yet")
-    with np.load(path) as stored:
-        texts, ends, samples = json.loads(str(stored["texts"])), stored["ends"], stored["samples"]
+    with np.load(path) as kept:
+        texts, ends, samples = json.loads(str(kept["texts"])), kept["ends"], kept["samples"]
     starts = [0, *ends[:-1]]
     return [
         Clip(f"{engine}/{voice}", text, kind, from_pcm(samples[start:end]))

@@ -19,6 +19,7 @@ from deer_policies.speech.spotting.corpus import (
     LAST_KIND,
     Clip,
     read_voice,
+    stored,
 )
 
 GARBLING = ("kokoro",)
@@ -63,7 +64,7 @@ def listen(folder: Path, engine: str, voice: str, listener: Callable[[Clip], str
 
 
 def read_understood(folder: Path, chosen: Sequence[tuple[str, str]]) -> list[Clip]:
-    """The clips of some voices, as `corpus.read`; of engines that garble, without those in which the stop word is not
+    """The clips of some voices; of engines that garble, without those in which the stop word is not
     heard where it should be. A voice that nobody has listened to yet has none with the word."""
     clips = []
     for engine, voice in chosen:
@@ -93,4 +94,4 @@ def _key(clip: Clip) -> str:
 
 
 def _path(folder: Path, engine: str, voice: str) -> Path:
-    return folder / f"{engine}-{voice.replace('+', '_')}.heard.json"
+    return stored(folder, engine, voice).with_suffix(".heard.json")

@@ -63,7 +63,7 @@ def read_recordings(folders: Sequence[Path], part: str) -> list[Clip]:
                 kind = ALONE_KIND if word == STOP else ALIKE_KIND
             else:
                 kind = OTHER_KIND
-            if len(samples) >= LEAST_S * RATE_HZ:
+            if len(samples) >= LEAST_S * RATE_HZ and samples.any():
                 samples = samples / float(np.abs(samples).max()) * 0.9
                 # Copies of a dataset have the same files.
                 clips[samples.tobytes()] = Clip(f"{PEOPLE}/{speaker(files[at])}", word, kind, samples)
@@ -71,8 +71,8 @@ def read_recordings(folders: Sequence[Path], part: str) -> list[Clip]:
 
 
 def speaker(file: Path) -> str:
-    """Who speaks, by the file's name."""
-    return file.stem.split("_nohash_")[0]
+    """Who speaks, by the file's name; words of a mixed folder are named before, as `dog_43fc47a7_nohash_0`."""
+    return file.stem.split("_nohash_")[0].rsplit("_", 1)[-1]
 
 
 def part_of(name: str) -> str:
